@@ -1,0 +1,104 @@
+"""What the VMM asks of an engine, and what an engine asks of the VMM.
+
+An engine executes guest instructions. Everything it cannot answer itself it brings to the `Bus` by a direct call. It
+owns what KVM owns: CPUs, local and I/O APIC, PIC, PIT and, where there is no paravirtual clock, the real-time clock.
+"""
+
+import enum
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
+
+from hibana.engine.state import VcpuState, VmState
+from hibana.memory.guest import GuestMemory
+
+
+class Bus(Protocol):
+    """Where guest accesses go that are neither RAM nor a chip of the engine's own; sizes are 1, 2, 4 or 8 bytes."""
+
+    def mmio_read(self, addr: int, size: int) -> int: ...
+
+    def mmio_write(self, addr: int, size: int, value: int) -> None: ...
+
+    def port_read(self, port: int, size: int) -> int: ...
+
+    def port_write(self, port: int, size: int, value: int) -> None: ...
+
+
+class Reason(enum.Enum):
+    """Why `Runner.run` came back."""
+
+    KICKED = "kicked"
+    SHUTDOWN = "shutdown"  # triple fault
+    FAILED = "failed"  # the engine cannot go on: an access it cannot emulate, an exception in a device
+
+
+class Stop(NamedTuple):
+    """The end of one `Runner.run`: a reason, and for FAILED a sentence for the log."""
+
+    reason: Reason
+    detail: str = ""
+
+
+KICKED: Final = Stop(Reason.KICKED)
+SHUTDOWN: Final = Stop(Reason.SHUTDOWN)
+
+
+class Vcpu(Protocol):
+    """One virtual CPU, seen from outside while its runner is not inside `run`."""
+
+    def save(self) -> VcpuState:
+        """Export the complete state, in KVM's terms."""
+
+    def load(self, state: VcpuState) -> None:
+        """Replace the complete state."""
+
+
+class Runner(Protocol):
+    """What one host thread executes: one vCPU on kvm, all of them in turn on soft."""
+
+    def run(self) -> Stop:
+        """Run guest code until only the VMM can go on; a halted guest waits inside.
+
+        A kick that arrives before `run` is not lost: `run` then returns at once.
+        """
+
+    def kick(self) -> None:
+        """Make `run` return KICKED soon. Safe from any thread, any number of times."""
+
+
+class Vm(Protocol):
+    """A virtual machine: vCPUs and the interrupt chips between them and the devices."""
+
+    vcpus: Sequence[Vcpu]
+    runners: Sequence[Runner]
+    devices_follow_runner: bool
+    """True where only the runner's thread may touch guest memory: devices must be called on it (soft)."""
+
+    def pulse(self, gsi: int) -> None:
+        """Raise and lower an edge-triggered interrupt line. On soft: only on the runner's thread."""
+
+    def save(self) -> VmState:
+        """Export the interrupt chips and clocks. Only while no runner runs."""
+
+    def load(self, state: VmState) -> None:
+        """Replace them."""
+
+    def close(self) -> None:
+        """Free everything. Only after all runner threads have ended."""
+
+
+class Engine(Protocol):
+    """A way to execute guest code on this host."""
+
+    name: str
+
+    def missing(self) -> str | None:
+        """Say in one sentence why this engine cannot run here; None when it can."""
+
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> Vm:
+        """Make a virtual machine whose vCPUs are in reset state: vCPU 0 runnable, the others waiting for SIPI.
+
+        Registers itself as `memory.on_write`. Raises EngineError.
+        """
+
+

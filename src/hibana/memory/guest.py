@@ -1,0 +1,75 @@
+"""The guest's RAM: one contiguous private reservation, and the only place where a guest address is checked."""
+
+import ctypes
+import mmap
+from collections.abc import Callable
+from typing import Final
+
+from hibana.errors import GuestFault, MemoryRegionError, os_text
+from hibana.memory.layout import RamRegion, ram_regions
+from hibana.units import HUGE_PAGE, align_up
+
+_NORESERVE: Final = 0x4000  # MAP_NORESERVE: pages are paid for when touched
+
+
+def _nobody(addr: int, size: int) -> None:
+    """Stand in for the engine until one is attached."""
+
+
+class GuestMemory:
+    """Guest RAM, addressed guest-physically.
+
+    The reservation is contiguous in the order of the regions, so an offset into it is also what a snapshot file and
+    the soft engine's translator count in. It starts on a 2 MiB boundary: the host may back it with huge pages.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.regions: tuple[RamRegion, ...] = ram_regions(size)
+        try:
+            # Python's mmap cannot choose an address: take 2 MiB more and start at the first boundary inside.
+            self._mapping = mmap.mmap(-1, size + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+        except (OSError, OverflowError) as error:
+            text = os_text(error) if isinstance(error, OSError) else "Out of memory (os error 12)"
+            raise MemoryRegionError(cause=text) from error
+        whole = memoryview(self._mapping)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping))
+        skip = align_up(base, HUGE_PAGE) - base
+        self.host_addr: int = base + skip
+        """Where the reservation starts in the VMM's own address space."""
+        self._ram = whole[skip : skip + size]
+        self._low = self.regions[0].size
+        self.on_write: Callable[[int, int], None] = _nobody
+        """Told (addr, size) after every write from the host side: the engine drops stale translations there."""
+
+    def window(self, addr: int, size: int) -> memoryview:
+        """Give the bytes [addr, addr + size) of guest RAM without copying.
+
+        Raises GuestFault when any of them is not RAM. Whoever writes through a window reports it with `touched`.
+        """
+        if addr >= 0 and size >= 0:
+            if addr + size <= self._low:  # the usual case: everything below the hole
+                return self._ram[addr : addr + size]
+            for start, length, offset in self.regions:
+                if start <= addr and addr + size <= start + length:
+                    at = addr - start + offset
+                    return self._ram[at : at + size]
+        raise GuestFault(f"[{addr:#x}, +{size:#x}) is outside guest memory")
+
+    def read(self, addr: int, size: int) -> bytes:
+        """Copy bytes out of guest RAM."""
+        return bytes(self.window(addr, size))
+
+    def write(self, addr: int, content: bytes | bytearray | memoryview) -> None:
+        """Copy bytes into guest RAM and tell the engine."""
+        self.window(addr, len(content))[:] = content
+        self.on_write(addr, len(content))
+
+    def touched(self, addr: int, size: int) -> None:
+        """Report a write that went through a window."""
+        self.on_write(addr, size)
+
+    def close(self) -> None:
+        """Give the RAM back to the host; the pages go when the last window does."""
+        self.on_write = _nobody
+        self._ram.release()
