@@ -24,6 +24,14 @@ class VmmError(Exception):
         super().__init__(self.text.format_map(facts))
 
 
+class ActionError(VmmError):
+    """A failure as the client sees it; the other sentences appear as the `{cause}` of one of these."""
+
+
+class RequestError(VmmError):
+    """A request that is refused before anyone is asked to act on it."""
+
+
 class GuestFault(Exception):
     """The guest broke the specification; never leaves the device that noticed."""
 
@@ -36,6 +44,9 @@ _MUSL: Final = {
     errno.EMFILE: "No file descriptors available",
     errno.ENOTTY: "Not a tty",
     errno.EADDRINUSE: "Address in use",
+    errno.ENAMETOOLONG: "Filename too long",
+    errno.ELOOP: "Symbolic link loop",
+    errno.ESPIPE: "Invalid seek",
 }
 
 
@@ -45,18 +56,186 @@ def os_text(error: OSError) -> str:
     return f"{_MUSL.get(number) or os.strerror(number)} (os error {number})"
 
 
+# --- command line -----------------------------------------------------------------------------------------------------
+
+
+class ArgumentsError(VmmError):
+    text = r"Arguments parsing error: {cause} \n\nFor more information try --help."  # the reference prints it unescaped
+    exit_code = 153
+
+
+class UnexpectedArgument(VmmError):
+    text = "Found argument '{argument}' which wasn't expected, or isn't valid in this context."
+
+
+class MissingArgumentValue(VmmError):
+    text = "The argument '{name}' requires a value, but none was supplied."
+
+
+class DuplicateArgument(VmmError):
+    text = "The argument '{name}' was provided more than once."
+
+
+class MissingArgument(VmmError):
+    text = "Argument '{name}' required, but not found."
+
+
+class ForbiddenArgument(VmmError):
+    text = "Argument '{other}' cannot be used together with argument '{name}'."
+
+
+class InvalidLogLevel(VmmError):
+    text = (
+        "Invalid value for logger level: Failed to parse string to level filter: {level}."
+        "Possible values: [Error, Warning, Info, Debug]"
+    )
+    exit_code = 152
+
+
+class Panic(VmmError):
+    """A mistake of the user's that the reference answers with a panic: two log lines, then SIGABRT."""
+
+    text = "{message}"
+    exit_code = 134
+
+
+class InvalidInstanceId(Panic):
+    text = "Invalid instance ID: {problem}"
+
+
+class InvalidNumber(Panic):
+    text = "'{name}' parameter expected to be of '{type}' type.: ParseIntError {{ kind: {kind} }}"
+
+
+class SignalHandlersError(VmmError):
+    text = "Failed to register signal handlers: {cause}"
+
+
+# --- API server -------------------------------------------------------------------------------------------------------
+
+
+class ApiSocketInUse(VmmError):
+    text = (
+        "RunWithApiError error: Failed to open the API socket at: {path}. Check that it is not already used."
+    )
+
+
+class ApiServerError(VmmError):
+    text = "RunWithApiError error: Failed to bind and run the HTTP server: IO error: {cause}"
+
+
+# --- logger and metrics -----------------------------------------------------------------------------------------------
+
+
+class LogFileError(VmmError):
+    text = "Failed to open target file: {cause}"
+
+
+class MetricsInitError(VmmError):
+    text = "Cannot initialize the metrics system due to bad user input: {cause}"
+
+
+class MetricsConfiguredTwice(VmmError):
+    text = "Reinitialization of metrics not allowed."
+
+
+class MetricsWriteError(VmmError):
+    text = "Failed to write metrics: {cause}"
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+class JsonError(VmmError):
+    """A JSON text that is malformed or does not say what it should; `line` is 0 where no place is to blame."""
+
+    text = "{message}{place}"
+
+    def __init__(self, message: str, line: int = 0, column: int = 0) -> None:
+        self.message, self.line, self.column = message, line, column
+        super().__init__(message=message, place=f" at line {line} column {column}" if line else "")
+
+
+# --- files named by the user ------------------------------------------------------------------------------------------
+
+
+class HostFileError(VmmError):
+    """A file that cannot be opened; `cause` is the operating system's sentence."""
+
+    text = "{cause}"
+
+
+# --- requests that nobody is asked to act on --------------------------------------------------------------------------
+
+
+class GetWithBody(RequestError):
+    text = "GET request cannot have a body."
+
+
+class EmptyPut(RequestError):
+    text = "Empty PUT request."
+
+
+class EmptyPatch(RequestError):
+    text = "Empty PATCH request."
+
+
+class DeleteWithBody(RequestError):
+    text = "Empty Delete request."
+
+
+class InvalidPathMethod(RequestError):
+    text = "Invalid request method and/or path: {method} {path}."
+
+    def __init__(self, method: str, path: str) -> None:
+        self.method, self.path = method, path
+        super().__init__(method=method, path=path)
+
+
+class UnrecognizedPath(RequestError):
+    text = "Unrecognized {method} request path `{path}`."
+
+
+class MissingSnapshotOperation(RequestError):
+    text = "Missing snapshot operation type."
+
+
+class EmptyId(RequestError):
+    text = "The ID cannot be empty."
+
+
+class InvalidId(RequestError):
+    text = "API Resource IDs can only contain alphanumeric characters and underscores."
+
+
+class IdMismatch(RequestError):
+    text = "The id from the path does not match the id from the body!"
+
+
+class InterfaceIdMismatch(RequestError):
+    text = "The id from the path [{path_id}] does not match the id from the body [{body_id}]!"
+
+
+class UnreadableBody(RequestError):
+    text = "An error occurred when deserializing the json body of a request: {cause}."
+
+    def __init__(self, cause: JsonError) -> None:
+        self.cause = cause
+        super().__init__(cause=cause)
+
+
 # --- which verb is legal when -----------------------------------------------------------------------------------------
 
 
-class NotBeforeStart(VmmError):
+class NotBeforeStart(ActionError):
     text = "The requested operation is not supported before starting the microVM."
 
 
-class NotAfterStart(VmmError):
+class NotAfterStart(ActionError):
     text = "The requested operation is not supported after starting the microVM."
 
 
-class InternalVmmError(VmmError):
+class InternalVmmError(ActionError):
     text = "Internal VMM error: {cause}"
 
 
@@ -67,7 +246,7 @@ class VcpusDoNotAnswer(VmmError):
 # --- machine configuration --------------------------------------------------------------------------------------------
 
 
-class MachineConfigError(VmmError):
+class MachineConfigError(ActionError):
     text = "Machine config error: {cause}"
 
 
@@ -81,10 +260,14 @@ class InvalidVcpuCount(VmmError):
     )
 
 
+class SmallerThanBalloon(VmmError):
+    text = "The memory size (MiB) is smaller than the previously set balloon device target size."
+
+
 # --- boot source ------------------------------------------------------------------------------------------------------
 
 
-class BootSourceError(VmmError):
+class BootSourceError(ActionError):
     text = "Boot source error: {cause}"
 
 
@@ -116,10 +299,272 @@ class CmdlineOnlyInitArgs(VmmError):
     text = "Cmdline cannot contain only init args."
 
 
+class CmdlineNul(VmmError):
+    text = "Null terminator detected in the command line structure."
+
+
+# --- devices: drives --------------------------------------------------------------------------------------------------
+
+
+class DriveError(ActionError):
+    text = "Drive config error: {cause}"
+
+
+class RootDriveExists(VmmError):
+    text = "A root block device already exists!"
+
+
+class RootIsPmem(VmmError):
+    text = "Attempt to add block as a root device while the root device defined as a pmem device"
+
+
+class CreateDriveError(VmmError):
+    text = "Unable to create the virtio block device: {cause}"
+
+
+class InvalidDriveConfig(VmmError):
+    text = "Invalid block config."
+
+
+class VirtioDriveError(VmmError):
+    text = "Virtio backend error: {cause}"
+
+
+class BackingFileError(VmmError):
+    text = "Error manipulating the backing file: {cause} {path}"
+
+
+# --- devices: network interfaces --------------------------------------------------------------------------------------
+
+
+class NetworkError(ActionError):
+    text = "Network config error: {cause}"
+
+
+class MacInUse(VmmError):
+    text = "The MAC address is already in use: {mac}"
+
+
+class CreateNetworkError(VmmError):
+    text = "Could not create the network device: {cause}"
+
+
+class TapOpenError(VmmError):
+    text = "Open tap device failed: {cause}"
+
+
+class InvalidTapName(VmmError):
+    text = "Invalid interface name"
+
+
+class InvalidMtu(VmmError):
+    text = "MTU {mtu} is out of range [68, 65535]"
+
+
+# --- devices: persistent memory ---------------------------------------------------------------------------------------
+
+
+class PmemError(ActionError):
+    text = "Pmem config error: {cause}"
+
+
+class RootIsDrive(VmmError):
+    text = "Attempt to add pmem as a root device while the root device defined as a block device"
+
+
+class RootPmemExists(VmmError):
+    text = "A root pmem device already exist"
+
+
+# --- devices: vsock, entropy ------------------------------------------------------------------------------------------
+
+
+class VsockError(ActionError):
+    text = "Vsock config error: {cause}"
+
+
+class EntropyError(ActionError):
+    text = "Entropy config error: {cause}"
+
+
+# --- devices: balloon -------------------------------------------------------------------------------------------------
+
+
+class BalloonError(ActionError):
+    text = "Balloon config error: {cause}"
+
+
+class BalloonUpdateError(ActionError):
+    text = "Balloon update error: {cause}"
+
+
+class NoBalloon(VmmError):
+    text = "No balloon device found."
+
+
+class BalloonTooLarge(VmmError):
+    text = "Amount of pages requested is too large."
+
+
+# --- devices: hotpluggable memory -------------------------------------------------------------------------------------
+
+
+class MemoryHotplugError(ActionError):
+    text = "Memory hotplug config error: {cause}"
+
+
+class MemoryHotplugUpdateError(ActionError):
+    text = "Memory hotplug update error: {cause}"
+
+
+class BlockSizeTooSmall(VmmError):
+    text = "Block size must not be lower than 2 MiB"
+
+
+class BlockSizeNotPowerOfTwo(VmmError):
+    text = "Block size must be a power of 2"
+
+
+class SlotSizeTooSmall(VmmError):
+    text = "Slot size must not be lower than 128 MiB"
+
+
+class SlotSizeNotMultiple(VmmError):
+    text = "Slot size must be a multiple of block size ({block_size_mib} MiB)"
+
+
+class TotalSizeTooSmall(VmmError):
+    text = "Total size must not be lower than slot size ({slot_size_mib} MiB)"
+
+
+class TotalSizeNotMultiple(VmmError):
+    text = "Total size must be a multiple of slot size ({slot_size_mib} MiB)"
+
+
+# --- metadata service -------------------------------------------------------------------------------------------------
+
+
+class MmdsConfigError(ActionError):
+    text = "MMMDS config error: {cause}"
+
+
+class NoMmdsInterface(VmmError):
+    text = "The list of network interface IDs that allow forwarding MMDS requests is empty."
+
+
+class MmdsAddressNotLinkLocal(VmmError):
+    text = "The MMDS IPv4 address is not link local."
+
+
+class UnknownMmdsInterface(VmmError):
+    text = (
+        "The list of network interface IDs provided contains at least one ID that does not correspond to any existing"
+        " network interface."
+    )
+
+
+class MmdsError(ActionError):
+    text = "MMDS error: {cause}"
+
+
+class MmdsLimitError(ActionError):
+    text = "MMDS limit exceeded error: {cause}"
+    status = 413
+
+
+class MmdsDoesNotFit(VmmError):
+    text = "The MMDS patch request doesn't fit."
+
+
+class MmdsNotInitialized(VmmError):
+    text = "The MMDS data store is not initialized."
+
+
+# --- what the operator sees -------------------------------------------------------------------------------------------
+
+
+class LoggerError(ActionError):
+    text = "Logger error: {cause}"
+
+
+class MetricsError(ActionError):
+    text = "Metrics error: {cause}"
+
+
+# --- snapshots --------------------------------------------------------------------------------------------------------
+
+
+class CreateSnapshotError(ActionError):
+    text = "Create snapshot error: {cause}"
+
+
+class LoadSnapshotError(ActionError):
+    text = "Load snapshot error: {cause}"
+
+
+class LoadAfterConfiguration(VmmError):
+    text = "Loading a microVM snapshot not allowed after configuring boot-specific resources."
+
+
+# --- the configuration file -------------------------------------------------------------------------------------------
+
+
+class ConfigFileError(VmmError):
+    text = "Configuration for VMM from one single json failed: {cause}"
+
+
+class ConfigFileStartError(VmmError):
+    text = "Could not Start MicroVM from one single json: {cause}"
+
+
+class InvalidJson(VmmError):
+    text = "Invalid JSON: {cause}"
+
+
+class FileMachineError(VmmError):
+    text = "VM config error: {cause}"
+
+
+class FileOperationError(VmmError):
+    text = "File operation error: {cause}"
+
+
+class FileDriveError(VmmError):
+    text = "Block device error: {cause}"
+
+
+class FileNetworkError(VmmError):
+    text = "Network device error: {cause}"
+
+
+class FileVsockError(VmmError):
+    text = "Vsock device error: {cause}"
+
+
+class FileBalloonError(VmmError):
+    text = "Balloon device error: {cause}"
+
+
+class FileMmdsConfigError(VmmError):
+    text = "MMDS config error: {cause}"
+
+
+class FileEntropyError(VmmError):
+    text = "Entropy device error: {cause}"
+
+
+class FilePmemError(VmmError):
+    text = "Pmem device error: {cause}"
+
+
+class InvalidMetadata(VmmError):
+    text = "MMDS error: metadata provided not valid json: {cause}"
+
+
 # --- starting the microVM ---------------------------------------------------------------------------------------------
 
 
-class StartError(VmmError):
+class StartError(ActionError):
     text = "Start microvm error: {cause}"
 
 
@@ -159,6 +604,10 @@ class No64BitEntry(VmmError):
     text = "bzImage does not provide a 64-bit entry point"
 
 
+class CmdlineLoadError(VmmError):
+    text = "Cannot load command line string: {cause}"
+
+
 class InvalidE820(VmmError):
     text = "Invalid e820 setup params."
 
@@ -183,8 +632,22 @@ class InitrdReadError(VmmError):
     text = "Cannot copy initrd file fd: {cause}"
 
 
+class InitrdImageError(VmmError):
+    text = "Cannot load initrd due to an invalid image: {cause}"
+
+
 class InitrdMetadataError(VmmError):
     text = "Cannot image metadata: {cause}"
+
+
+class DeviceManagerError(VmmError):
+    text = "Failed to create device manager: {cause}"
+
+
+class SerialOutError(VmmError):
+    """The file of `serial_out_path` cannot be opened; the reference words it as if it were an eventfd."""
+
+    text = "Error with EventFd: {cause}"
 
 
 class AttachDeviceError(VmmError):
@@ -201,6 +664,65 @@ class MissingDevice(VmmError):
     """A configured device that this build does not have yet; deleted when the device lands."""
 
     text = "This build of Hibana has no {device} device yet; remove it from the configuration to start the microVM."
+
+
+# --- a running microVM --------------------------------------------------------------------------------------------------
+
+
+class PciNotEnabled(ActionError):
+    text = "PCI is not enabled"
+
+
+class DeviceNotFound(VmmError):
+    text = "Failed perform action on device: Device not found"
+
+
+class DeviceNotFoundToPatch(VmmError):
+    text = (
+        "Unable to patch the block device: Failed perform action on device: Device not found"
+        " Please verify the request arguments."
+    )
+
+
+class DeviceNotFoundToPatchNet(VmmError):
+    text = "Unable to update the net device: Failed perform action on device: Device not found"
+
+
+class DeviceNotFoundToPatchPmem(VmmError):
+    text = (
+        "Unable to patch the pmem device: Failed perform action on device: Device not found"
+        " Please verify the request arguments."
+    )
+
+
+class FlushMetricsError(VmmError):
+    text = "Metrics error: {cause}"
+
+
+class SaveStateWhileRunning(VmmError):
+    text = (
+        "Cannot save the microVM state: Operation not allowed: save/restore unavailable while running"
+    )
+
+
+class NoSnapshots(VmmError):
+    """Deleted when snapshots land."""
+
+    text = "Cannot save the microVM state: Operation not allowed: this build of Hibana has no snapshots yet"
+
+
+class LoadSnapshotNotHere(VmmError):
+    """Deleted when snapshots land."""
+
+    text = "Failed to restore from snapshot: this build of Hibana has no snapshots yet"
+
+
+class CpuTemplateError(VmmError):
+    text = "Failed to get CPU template: {cause}"
+
+
+class CpuIsFixed(VmmError):
+    text = "The soft engine has one fixed CPU and takes no CPU template."
 
 
 # --- i8042 ------------------------------------------------------------------------------------------------------------

@@ -69,8 +69,12 @@ class Runner(Protocol):
 class Vm(Protocol):
     """A virtual machine: vCPUs and the interrupt chips between them and the devices."""
 
-    vcpus: Sequence[Vcpu]
-    runners: Sequence[Runner]
+    @property
+    def vcpus(self) -> Sequence[Vcpu]: ...
+
+    @property
+    def runners(self) -> Sequence[Runner]: ...
+
     devices_follow_runner: bool
     """True where only the runner's thread may touch guest memory: devices must be called on it (soft)."""
 
@@ -91,6 +95,8 @@ class Engine(Protocol):
     """A way to execute guest code on this host."""
 
     name: str
+    takes_cpu_templates: bool
+    """Whether users may change what CPUID and MSRs show."""
 
     def missing(self) -> str | None:
         """Say in one sentence why this engine cannot run here; None when it can."""

@@ -197,3 +197,5 @@ class VmState(Struct):
     pit: PitState
     clock_ns: int = 0
     """Guest clock (KVM_GET_CLOCK); 0 where the engine has none."""
+    cmos: bytes = b""
+    """Index and 128 bytes of the real-time clock's memory; empty where the engine has none."""

@@ -2,14 +2,20 @@
 
 import ctypes
 import mmap
+import os
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 from hibana.errors import GuestFault, MemoryRegionError, os_text
 from hibana.memory.layout import RamRegion, ram_regions
 from hibana.units import HUGE_PAGE, align_up
 
+HugePages = Literal["None", "Transparent", "2M"]
+
 _NORESERVE: Final = 0x4000  # MAP_NORESERVE: pages are paid for when touched
+_FLAGS: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+_HUGETLB_2M: Final = 0x40000 | 21 << 26  # MAP_HUGETLB | MAP_HUGE_2MB
+_LARGEST_OFFSET: Final = (1 << 63) - 1  # of a file
 
 
 def _nobody(addr: int, size: int) -> None:
@@ -23,12 +29,15 @@ class GuestMemory:
     the soft engine's translator count in. It starts on a 2 MiB boundary: the host may back it with huge pages.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, huge_pages: HugePages = "None") -> None:
+        """Reserve `size` bytes; the host pays for a page when it is touched. Raises MemoryRegionError."""
         self.size = size
         self.regions: tuple[RamRegion, ...] = ram_regions(size)
         try:
             # Python's mmap cannot choose an address: take 2 MiB more and start at the first boundary inside.
-            self._mapping = mmap.mmap(-1, size + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+            self._mapping = mmap.mmap(-1, size + HUGE_PAGE, _FLAGS | (_HUGETLB_2M if huge_pages == "2M" else 0))
+            if huge_pages == "Transparent":
+                self._mapping.madvise(mmap.MADV_HUGEPAGE)
         except (OSError, OverflowError) as error:
             text = os_text(error) if isinstance(error, OSError) else "Out of memory (os error 12)"
             raise MemoryRegionError(cause=text) from error
@@ -64,6 +73,22 @@ class GuestMemory:
         """Copy bytes into guest RAM and tell the engine."""
         self.window(addr, len(content))[:] = content
         self.on_write(addr, len(content))
+
+    def fill(self, addr: int, size: int, fd: int, offset: int) -> None:
+        """Read part of a file straight into guest RAM and tell the engine.
+
+        Raises GuestFault outside RAM, EOFError when the file is too short, OSError as the host does.
+        """
+        window = self.window(addr, size)
+        if offset + size > _LARGEST_OFFSET:
+            raise EOFError
+        done = 0
+        while done < size:  # one call moves at most 2 GiB - 4 KiB
+            count = os.preadv(fd, [window[done:]], offset + done)
+            if count == 0:
+                raise EOFError
+            done += count
+        self.on_write(addr, size)
 
     def touched(self, addr: int, size: int) -> None:
         """Report a write that went through a window."""

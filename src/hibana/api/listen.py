@@ -1,0 +1,32 @@
+"""Opening the API socket: the first thing clients see of a new VMM.
+
+Clients look for the socket file every few milliseconds and connect at once, so bind and listen happen here, before the
+VMM imports the rest of itself; what they send meanwhile waits in the backlog. That is also why this file takes
+`_socket`: the friendly `socket` costs 4 ms more.
+"""
+
+import errno
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, socket
+from typing import Final
+
+from hibana.errors import ApiServerError, ApiSocketInUse, os_text
+from hibana.observe import log
+
+_BACKLOG: Final = 128
+
+
+def listen(path: str) -> socket:
+    """Create the socket file and listen on it. A file that exists is in somebody's way, and is left alone."""
+    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
+    try:
+        listener.bind(path)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ApiSocketInUse(path=path) from error
+        # Python checks the length of the path itself, without an error number.
+        cause = os_text(error) if error.errno else "path must be shorter than SUN_LEN"
+        raise ApiServerError(cause=cause) from error
+    log.info(f'Listening on API socket ("{path}").')
+    return listener

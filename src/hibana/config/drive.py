@@ -1,0 +1,97 @@
+"""Drives (api.md §3.6)."""
+
+import os
+from typing import Final, Literal
+
+from hibana.config.host_file import open_host_file
+from hibana.config.rate_limit import RateLimiterConfig, effective
+from hibana.errors import (
+    BackingFileError,
+    CreateDriveError,
+    HostFileError,
+    InvalidDriveConfig,
+    VirtioDriveError,
+    os_text,
+)
+from hibana.observe import log
+from hibana.serde.shapes import Strict
+
+CacheType = Literal["Unsafe", "Writeback"]
+IoEngine = Literal["Async", "Sync"]
+
+SECTOR: Final = 512
+
+
+class BlockDeviceConfig(Strict, kw_only=True):
+    drive_id: str
+    partuuid: str | None = None
+    is_root_device: bool
+    cache_type: CacheType = "Unsafe"
+    is_read_only: bool | None = None
+    path_on_host: str | None = None
+    rate_limiter: RateLimiterConfig | None = None
+    io_engine: IoEngine | None = None
+    socket: str | None = None
+
+    def is_virtio(self) -> bool:
+        """Tell a file on the host (True) from a vhost-user back end (False). Raises InvalidDriveConfig."""
+        if self.path_on_host is not None and self.socket is None:
+            return True
+        file_only = (self.is_read_only, self.path_on_host, self.rate_limiter, self.io_engine)
+        if self.socket is not None and all(field is None for field in file_only):
+            return False
+        raise InvalidDriveConfig
+
+
+class BlockDeviceUpdateConfig(Strict):
+    drive_id: str
+    path_on_host: str | None = None
+    rate_limiter: RateLimiterConfig | None = None
+
+
+class Drive:
+    """A drive whose backing file is open; a vhost-user drive has none and is connected by its device."""
+
+    def __init__(self, config: BlockDeviceConfig) -> None:
+        """Open the backing file. Raises CreateDriveError."""
+        self.fd: int | None = None
+        self.size = 0
+        try:
+            if not config.is_virtio():
+                self.config = config
+                return
+            self._open(config.path_on_host or "", bool(config.is_read_only))
+        except (InvalidDriveConfig, BackingFileError) as error:
+            cause = error if isinstance(error, InvalidDriveConfig) else VirtioDriveError(cause=error)
+            raise CreateDriveError(cause=cause) from error
+        self.config = BlockDeviceConfig(
+            drive_id=config.drive_id,
+            partuuid=config.partuuid,
+            is_root_device=config.is_root_device,
+            cache_type=config.cache_type,
+            is_read_only=bool(config.is_read_only),
+            path_on_host=config.path_on_host,
+            rate_limiter=effective(config.rate_limiter),
+            io_engine=config.io_engine or "Sync",
+        )
+
+    def _open(self, path: str, read_only: bool) -> None:
+        try:
+            self.fd = open_host_file(path, os.O_RDONLY if read_only else os.O_RDWR)
+            self.size = os.lseek(self.fd, 0, os.SEEK_END)
+            if self.size % SECTOR:
+                log.warn(
+                    f"Disk size {self.size} is not a multiple of sector size {SECTOR}; the remainder will not be"
+                    " visible to the guest."
+                )
+        except HostFileError as error:
+            raise BackingFileError(cause=error, path=path) from error
+        except OSError as error:  # not seekable: a FIFO, a terminal
+            self.close()
+            raise BackingFileError(cause=os_text(error), path=path) from error
+
+    def close(self) -> None:
+        """Close the backing file."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None

@@ -1,0 +1,32 @@
+"""Opening and reading the files that a user names."""
+
+import os
+
+from hibana.errors import HostFileError, os_text
+
+
+def open_host_file(path: str, flags: int) -> int:
+    """Open a file by its name in UTF-8 and give the descriptor. Raises HostFileError.
+
+    A FIFO must not stop the VMM until somebody writes into it, so the opening itself does not block; what is done with
+    the file afterwards does.
+    """
+    if "\0" in path:
+        raise HostFileError(cause="file name contained an unexpected NUL byte")
+    try:
+        fd = os.open(path.encode(), flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostFileError(cause=os_text(error)) from error
+    os.set_blocking(fd, True)
+    return fd
+
+
+def read_host_file(path: str) -> bytes:
+    """Read a file from beginning to end. Raises HostFileError."""
+    fd = open_host_file(path, os.O_RDONLY)
+    try:
+        return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
+    except OSError as error:
+        raise HostFileError(cause=os_text(error)) from error
+    finally:
+        os.close(fd)

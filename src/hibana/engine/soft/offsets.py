@@ -1,0 +1,153 @@
+"""Where things lie inside unicorn's structures: the only place where an offset into the library is written down.
+
+Unicorn is QEMU 5.0.1 behind a small interface, and the interface leaves out most of what a machine needs. The engine
+reaches the rest in memory. The numbers are those of the `unicorn==2.1.4` wheel for x86-64 Linux, whose library carries
+`BUILD_ID`. They were found by writing random values through the public interface and looking where they turn up, and by
+comparing pointers with symbol addresses. `probe.py` proves them again each time an engine starts; a unit test searches
+for them from nothing.
+
+The machine code gets the same numbers as symbols (`UC_CPU`, `ENV_EFLAGS`, ...) when it is assembled.
+"""
+
+from typing import Final
+
+BUILD_ID: Final = "44285d3e80527122e9e361928189385906ec813e"
+"""GNU build-id of libunicorn.so.2 in the wheel."""
+
+VERSION: Final = "2.1.4"
+
+
+class UC:
+    """`struct uc_struct`: one unicorn instance; its address is the handle that `uc_open` returns."""
+
+    stop_interrupt: Final = 224
+    """Function that decides which exceptions end emulation instead of reaching the guest."""
+    memory_mapping: Final = 288
+    """Function from a guest-physical address to its memory region."""
+    cpu: Final = 440
+    stop_request: Final = 1389
+    """u8: `uc_emu_start` returns as soon as the CPU loop ends."""
+    invalid_addr: Final = 1416
+    """u64: the guest-physical address that nothing is mapped at."""
+    first_tb: Final = 2033
+    """u8: set by `uc_emu_start`; the neighbour by which the next one is recognised."""
+    no_exit_request: Final = 2034
+    """u8: check the kick word at the start of a block only, not after every load and store."""
+    init_done: Final = 2035
+    """u8: the machine exists."""
+
+
+class CPU:
+    """`CPUState`: what all of QEMU's processors have in common; `uc.cpu` points to it."""
+
+    stopped: Final = 18
+    """u8: set by a triple fault."""
+    exit_request: Final = 21
+    """u8: leave the CPU loop."""
+    interrupt_request: Final = 28
+    """u32: bit 1 = an external interrupt waits."""
+    env_ptr: Final = 296
+    icount_decr_ptr: Final = 304
+    """Pointer to the word that every block looks at; a negative value ends the block."""
+    halted: Final = 33176
+    """u32: HLT was executed."""
+    exception_index: Final = 33184
+    """i32: the exception being delivered, -1 = none."""
+    uc: Final = 33192
+    cc: Final = 33200
+    """Pointer to the CPUClass."""
+    env: Final = 35408
+    """The CPUX86State itself, after 2192 bytes of software TLB."""
+    kick: Final = 2
+    """Relative to `*icount_decr_ptr`: the u16 that makes the word negative."""
+
+
+class CC:
+    """`CPUClass`: the functions that QEMU calls through pointers."""
+
+    cpu_exec_exit: Final = 136
+    cpu_exec_interrupt: Final = 144
+
+
+class SEGMENT:
+    """`SegmentCache`: a segment register, or GDTR and IDTR with selector and flags unused."""
+
+    selector: Final = 0
+    base: Final = 8
+    limit: Final = 16
+    flags: Final = 20
+    """The descriptor's second word: type 8-11, S 12, DPL 13-14, P 15, AVL 20, L 21, D/B 22, G 23."""
+    SIZE: Final = 24
+
+
+class ENV:
+    """`CPUX86State`: the registers of one x86 CPU."""
+
+    regs: Final = 0
+    """u64[16]: RAX RCX RDX RBX RSP RBP RSI RDI R8 ... R15."""
+    eip: Final = 128
+    eflags: Final = 136
+    """u64: RFLAGS; while a block runs, the arithmetic flags and DF are in the next three fields instead."""
+    cc_src: Final = 152
+    cc_op: Final = 168
+    """u32: how to compute the arithmetic flags; 1 = they are `cc_src` itself."""
+    df: Final = 172
+    """i32: 1 = strings go up, -1 = down."""
+    hflags: Final = 176
+    """u32: what translation depends on, derived from the other registers."""
+    hflags2: Final = 180
+    """u32: bit 0 = interrupts reach the CPU at all, bit 2 = NMIs wait for IRET."""
+    segs: Final = 184
+    """SegmentCache[6]: ES CS SS DS FS GS."""
+    ldt: Final = 328
+    tr: Final = 352
+    gdt: Final = 376
+    idt: Final = 400
+    cr: Final = 424
+    """u64[5]: CR0 ... CR4."""
+    efer: Final = 592
+    fpstt: Final = 604
+    """u32: top of the x87 stack."""
+    fpus: Final = 608
+    """u16: status word without the top of stack."""
+    fpuc: Final = 610
+    """u16: control word."""
+    fptags: Final = 612
+    """u8[8]: 1 = the physical register is empty."""
+    fpregs: Final = 624
+    """u80[8], 16 bytes each, physical order."""
+    fpop: Final = 752
+    fpip: Final = 760
+    fpdp: Final = 768
+    mxcsr: Final = 816
+    xmm_regs: Final = 824
+    """64 bytes each, of which XMM is the first 16."""
+    sysenter_cs: Final = 4800
+    """u32."""
+    sysenter_esp: Final = 4808
+    sysenter_eip: Final = 4816
+    star: Final = 4824
+    lstar: Final = 4840
+    cstar: Final = 4848
+    fmask: Final = 4856
+    kernelgsbase: Final = 4864
+    tsc_aux: Final = 4896
+    xcr0: Final = 4904
+    misc_enable: Final = 4920
+    pat: Final = 5280
+    error_code: Final = 5384
+    exception_is_int: Final = 5388
+    exception_next_eip: Final = 5392
+    dr: Final = 5400
+    """u64[8]."""
+    old_exception: Final = 5496
+    """i32: what a double fault would be made of, -1 = nothing."""
+    tsc_offset: Final = 5512
+    """u64: what RDTSC adds to the host's counter."""
+    features: Final = 5632
+    """u64 each: 0 = CPUID 1.EDX, 1 = 1.ECX, 2 = 7.EBX, ...; the translator obeys them."""
+    mtrr_fixed: Final = 6320
+    mtrr_deftype: Final = 6408
+    mtrr_var: Final = 6416
+    uc: Final = 7000
+    SIZE: Final = 7008

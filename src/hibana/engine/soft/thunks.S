@@ -1,0 +1,345 @@
+# The machine code between unicorn and a real CPU.
+#
+# Why machine code: every function here either runs so often that a call into Python would be felt (SYSCALL, store
+# bookkeeping), or calls something that may leave through longjmp (a page fault while an exception is being delivered),
+# and longjmp over the frames of the Python interpreter destroys it.
+#
+# Calling convention: System V, called from C. Arguments rdi, rsi, rdx, rcx; result rax; rax, rcx, rdx, rsi, rdi and
+# r8-r11 may be changed, rbx, rbp and r12-r15 may not. On entry rsp is 8 past a multiple of 16.
+#
+# Layout: code, then, from the next page on, cells. The code is read-only and identical in every process; whatever
+# belongs to one process or one VM is in a cell and is reached relative to rip. Nothing is patched, and no cell shares
+# a page with code, because a store near executing code costs the host CPU a pipeline flush.
+#
+# `tools/assemble_thunks.py` turns this file into thunks.py. UC_*, CPU_*, ENV_* and SEGMENT_* come from offsets.py.
+
+        .intel_syntax noprefix
+        .code64
+        .text
+
+        # RFLAGS
+        .equ    CF, 1 << 0
+        .equ    DF, 1 << 10
+        .equ    IF, 1 << 9
+        .equ    RF, 1 << 16
+        .equ    VM, 1 << 17
+        .equ    ARITHMETIC, 0x8D5               # OF SF ZF AF PF CF
+        .equ    CC_OP_EFLAGS, 1                 # "the arithmetic flags are cc_src itself"
+
+        # hflags
+        .equ    HF_CPL, 3
+        .equ    HF_INHIBIT_IRQ, 1 << 3          # the shadow of STI and MOV SS
+        .equ    HF_CS32, 1 << 4
+        .equ    HF_SS32, 1 << 5
+        .equ    HF_ADDSEG, 1 << 6
+        .equ    HF_TF, 1 << 8
+        .equ    HF_LMA, 1 << 14
+        .equ    HF_CS64, 1 << 15
+        .equ    HF_VM, 1 << 17
+        .equ    HF2_NMI, 1 << 2                 # hflags2: between an NMI and its IRET
+
+        .equ    EFER_SCE, 1 << 0
+        .equ    FLAT_CODE64, 0x00AF9B00         # present, DPL 0, execute/read, accessed, long, 4 KiB units
+        .equ    FLAT_CODE32, 0x00CF9B00
+        .equ    FLAT_DATA, 0x00CF9300
+
+        .equ    VECTOR_NMI, 2
+        .equ    VECTOR_UD, 6
+        .equ    VECTOR_GP, 13
+
+        .equ    CODE_SEG, ENV_SEGS + 1 * SEGMENT_SIZE
+        .equ    STACK_SEG, ENV_SEGS + 2 * SEGMENT_SIZE
+        .equ    GIB4, 1 << 32
+
+# ----------------------------------------------------------------------------------------------------------------------
+# void poke(int signal)
+#
+# The handler of the signal by which the kernel's timer and other threads reach the thread that runs the guest. It makes
+# the current translation block end, and `cpu_exec_interrupt` leave the library. Because it runs on that very thread, no
+# store of it can be lost between two instructions of the library that clear and test.
+# ----------------------------------------------------------------------------------------------------------------------
+poke:
+        mov     byte ptr [rip + wanted_exit], 1
+        mov     rax, [rip + kick_word]
+        mov     word ptr [rax], 0xFFFF
+        ret
+
+# ----------------------------------------------------------------------------------------------------------------------
+# bool cpu_exec_interrupt(CPUState *cpu, int interrupt_request)                                      CPUClass slot
+#
+# Called between translation blocks, never within one. Ends the run when that is wanted, otherwise delivers an NMI or
+# the interrupt that `pick` takes from the local APIC. True = the guest's program counter has changed.
+# With IF clear Python is not asked: STI, POPF and IRET end their block, so the question comes back in time.
+# ----------------------------------------------------------------------------------------------------------------------
+cpu_exec_interrupt:
+        cmp     dword ptr [rip + wanted], 0
+        jne     1f
+        xor     eax, eax
+        ret
+1:      cmp     byte ptr [rip + wanted_exit], 0
+        je      2f
+        mov     byte ptr [rdi + CPU_EXIT_REQUEST], 1
+        mov     rax, [rdi + CPU_UC]
+        mov     byte ptr [rax + UC_STOP_REQUEST], 1
+        xor     eax, eax
+        ret
+2:      push    rbx
+        lea     rbx, [rdi + CPU_ENV]
+        cmp     byte ptr [rip + wanted_nmi], 0
+        je      3f
+        test    dword ptr [rbx + ENV_HFLAGS2], HF2_NMI
+        jnz     3f
+        mov     byte ptr [rip + wanted_nmi], 0
+        or      dword ptr [rbx + ENV_HFLAGS2], HF2_NMI
+        mov     esi, VECTOR_NMI
+        jmp     4f
+3:      cmp     byte ptr [rip + wanted_interrupt], 0
+        je      5f
+        test    dword ptr [rbx + ENV_EFLAGS], IF
+        jz      5f
+        test    dword ptr [rbx + ENV_HFLAGS], HF_INHIBIT_IRQ
+        jnz     5f
+        call    [rip + pick]                    # vector, or -1
+        test    eax, eax
+        js      5f
+        mov     esi, eax
+4:      mov     rdi, rbx
+        mov     edx, 1                          # an interrupt from outside
+        call    [rip + do_interrupt_x86_hardirq]
+        mov     eax, 1
+        pop     rbx
+        ret
+5:      xor     eax, eax
+        pop     rbx
+        ret
+
+# ----------------------------------------------------------------------------------------------------------------------
+# void cpu_exec_exit(CPUState *cpu)                                                                   CPUClass slot
+#
+# PAUSE leaves the CPU loop and would be re-entered inside the library at once. When another vCPU could use the time,
+# end the run instead.
+# ----------------------------------------------------------------------------------------------------------------------
+cpu_exec_exit:
+        cmp     byte ptr [rip + others_runnable], 0
+        je      1f
+        mov     rax, [rdi + CPU_UC]
+        mov     byte ptr [rax + UC_STOP_REQUEST], 1
+1:      jmp     [rip + x86_cpu_exec_exit]
+
+# ----------------------------------------------------------------------------------------------------------------------
+# void deliver_exception(struct uc_struct *uc, uint32_t vector, void *unused)                         UC_HOOK_INTR
+#
+# The library has set exception_index, error_code and CR2 and asks what to do: what a CPU does.
+# ----------------------------------------------------------------------------------------------------------------------
+deliver_exception:
+        mov     rdi, [rdi + UC_CPU]
+        movzx   eax, byte ptr [rip + software_interrupt]
+        mov     byte ptr [rip + software_interrupt], 0
+        or      [rdi + CPU_ENV + ENV_EXCEPTION_IS_INT], eax
+        jmp     [rip + x86_cpu_do_interrupt]
+
+# ----------------------------------------------------------------------------------------------------------------------
+# noreturn void helper_raise_interrupt(CPUX86State *env, int vector, int length)                      INT n, INT3
+#
+# The library moves EIP behind the instruction as soon as it sees exception_is_int, so an INT n that ends in #GP (its
+# gate's DPL forbids it) would report the wrong address. Keep the flag aside until `deliver_exception`, which needs it
+# to stack exception_next_eip.
+# ----------------------------------------------------------------------------------------------------------------------
+helper_raise_interrupt:
+        mov     [rdi + CPU_EXCEPTION_INDEX - CPU_ENV], esi
+        mov     dword ptr [rdi + ENV_ERROR_CODE], 0
+        mov     dword ptr [rdi + ENV_EXCEPTION_IS_INT], 0
+        movsxd  rdx, edx
+        add     rdx, [rdi + ENV_EIP]
+        mov     [rdi + ENV_EXCEPTION_NEXT_EIP], rdx
+        mov     byte ptr [rip + software_interrupt], 1
+        sub     rdi, CPU_ENV
+        jmp     [rip + cpu_loop_exit]
+
+# ----------------------------------------------------------------------------------------------------------------------
+# void helper_syscall(CPUX86State *env, int length)                                                   SYSCALL (SDM vol. 2)
+#
+# Unicorn only calls hooks here. #UD outside 64-bit mode (as on Intel) or without EFER.SCE.
+# ----------------------------------------------------------------------------------------------------------------------
+helper_syscall:
+        test    dword ptr [rdi + ENV_HFLAGS], HF_CS64
+        jz      1f
+        test    dword ptr [rdi + ENV_EFER], EFER_SCE
+        jz      1f
+        push    rbx
+        mov     rbx, rdi
+        movsxd  rsi, esi
+        add     rsi, [rbx + ENV_EIP]
+        mov     [rbx + ENV_REGS + 8], rsi       # RCX = address of the next instruction
+        call    [rip + helper_read_eflags]
+        and     eax, ~RF
+        mov     [rbx + ENV_REGS + 8 * 11], rax  # R11 = RFLAGS
+
+        mov     rcx, [rbx + ENV_FMASK]
+        not     rcx
+        and     rcx, rax                        # the new RFLAGS, written in the four parts in which they are kept
+        mov     edx, ecx
+        and     edx, ~(ARITHMETIC | DF)
+        or      edx, 2
+        mov     [rbx + ENV_EFLAGS], rdx
+        mov     edx, ecx
+        and     edx, ARITHMETIC
+        mov     [rbx + ENV_CC_SRC], rdx
+        mov     dword ptr [rbx + ENV_CC_OP], CC_OP_EFLAGS
+        shr     ecx, 9
+        and     ecx, 2
+        neg     ecx
+        inc     ecx
+        mov     [rbx + ENV_DF], ecx             # DF clear: 1, set: -1
+
+        movzx   edx, word ptr [rbx + ENV_STAR + 4]
+        and     edx, 0xFFFC
+        mov     [rbx + CODE_SEG + SEGMENT_SELECTOR], edx
+        mov     qword ptr [rbx + CODE_SEG + SEGMENT_BASE], 0
+        mov     dword ptr [rbx + CODE_SEG + SEGMENT_LIMIT], 0xFFFFFFFF
+        mov     dword ptr [rbx + CODE_SEG + SEGMENT_FLAGS], FLAT_CODE64
+        add     edx, 8
+        mov     [rbx + STACK_SEG + SEGMENT_SELECTOR], edx
+        mov     qword ptr [rbx + STACK_SEG + SEGMENT_BASE], 0
+        mov     dword ptr [rbx + STACK_SEG + SEGMENT_LIMIT], 0xFFFFFFFF
+        mov     dword ptr [rbx + STACK_SEG + SEGMENT_FLAGS], FLAT_DATA
+        mov     edx, [rbx + ENV_HFLAGS]
+        and     edx, ~(HF_CPL | HF_TF | HF_VM)
+        or      edx, HF_CS64 | HF_CS32 | HF_SS32
+        mov     [rbx + ENV_HFLAGS], edx
+        mov     rdx, [rbx + ENV_LSTAR]
+        mov     [rbx + ENV_EIP], rdx
+        pop     rbx
+        ret
+1:      mov     esi, VECTOR_UD
+        jmp     [rip + raise_exception]
+
+# ----------------------------------------------------------------------------------------------------------------------
+# void helper_sysenter(CPUX86State *env, int length)                                                  SYSENTER (SDM vol. 2)
+#
+# Unicorn only calls hooks here too. 32-bit programs on a 64-bit Linux enter the kernel this way.
+# ----------------------------------------------------------------------------------------------------------------------
+helper_sysenter:
+        mov     edx, [rdi + ENV_SYSENTER_CS]
+        and     edx, 0xFFFC
+        jz      2f
+        and     qword ptr [rdi + ENV_EFLAGS], ~(VM | IF | RF)
+        mov     [rdi + CODE_SEG + SEGMENT_SELECTOR], edx
+        mov     qword ptr [rdi + CODE_SEG + SEGMENT_BASE], 0
+        mov     dword ptr [rdi + CODE_SEG + SEGMENT_LIMIT], 0xFFFFFFFF
+        add     edx, 8
+        mov     [rdi + STACK_SEG + SEGMENT_SELECTOR], edx
+        mov     qword ptr [rdi + STACK_SEG + SEGMENT_BASE], 0
+        mov     dword ptr [rdi + STACK_SEG + SEGMENT_LIMIT], 0xFFFFFFFF
+        mov     dword ptr [rdi + STACK_SEG + SEGMENT_FLAGS], FLAT_DATA
+        mov     edx, [rdi + ENV_HFLAGS]
+        and     edx, ~(HF_CPL | HF_TF | HF_VM | HF_ADDSEG)
+        or      edx, HF_CS64 | HF_CS32 | HF_SS32
+        mov     esi, FLAT_CODE64
+        mov     rax, [rdi + ENV_SYSENTER_ESP]
+        mov     rcx, [rdi + ENV_SYSENTER_EIP]
+        test    edx, HF_LMA
+        jnz     1f
+        xor     edx, HF_CS64 | HF_ADDSEG        # ADDSEG, "a segment base may not be 0", is always safe to say
+        mov     esi, FLAT_CODE32
+        mov     eax, eax
+        mov     ecx, ecx
+1:      mov     [rdi + ENV_HFLAGS], edx
+        mov     [rdi + CODE_SEG + SEGMENT_FLAGS], esi
+        mov     [rdi + ENV_REGS + 8 * 4], rax   # RSP
+        mov     [rdi + ENV_EIP], rcx
+        ret
+2:      mov     esi, VECTOR_GP
+        xor     edx, edx
+        mov     rcx, [rsp]                      # where in the generated code we were called: it knows the guest's EIP
+        jmp     [rip + raise_exception_err_ra]
+
+# ----------------------------------------------------------------------------------------------------------------------
+# uint64_t helper_rdrand(CPUX86State *env)                                                            RDRAND
+#
+# The library answers from a Mersenne twister; a guest that seeds its keys from RDRAND deserves the host's own source.
+# ----------------------------------------------------------------------------------------------------------------------
+helper_rdrand:
+        push    rbx
+        sub     rsp, 16
+        mov     rbx, rdi
+        mov     rdi, rsp
+        mov     esi, 8
+        xor     edx, edx
+        call    [rip + getrandom]
+        cmp     rax, 8
+        jne     1f
+        mov     qword ptr [rbx + ENV_CC_SRC], CF
+        mov     rax, [rsp]
+        jmp     2f
+1:      mov     qword ptr [rbx + ENV_CC_SRC], 0 # CF clear: try again
+        xor     eax, eax
+2:      add     rsp, 16
+        pop     rbx
+        ret
+
+# ----------------------------------------------------------------------------------------------------------------------
+# MemoryRegion *memory_mapping(struct uc_struct *uc, uint64_t addr)                                   uc_struct slot
+#
+# Every access that misses the inline path asks this; nearly always the answer is RAM.
+# ----------------------------------------------------------------------------------------------------------------------
+memory_mapping:
+        cmp     rsi, [rip + low_ram_size]
+        jae     1f
+        mov     rax, [rip + low_ram_region]
+        ret
+1:      movabs  rax, GIB4
+        mov     rdx, rsi
+        sub     rdx, rax
+        cmp     rdx, [rip + high_ram_size]
+        jae     2f
+        mov     rax, [rip + high_ram_region]
+        ret
+2:      jmp     [rip + find_memory_mapping]
+
+# ----------------------------------------------------------------------------------------------------------------------
+# void tlb_reset_dirty_by_vaddr(CPUState *cpu, uint64_t addr, uint64_t size)
+#
+# Called when code has been translated, to notice later stores to it. The library looks for the virtual page the code
+# was fetched from; a writable alias of the same physical page would stay unnoticed. Re-arm all of RAM.
+# ----------------------------------------------------------------------------------------------------------------------
+tlb_reset_dirty_by_vaddr:
+        xor     esi, esi
+        or      rdx, -1
+        jmp     [rip + tlb_reset_dirty]
+
+        .balign 4096, 0xCC
+# ----------------------------------------------------------------------------------------------------------------------
+# Cells
+# ----------------------------------------------------------------------------------------------------------------------
+cells:
+wanted:                                         # any of the next four bytes
+wanted_exit:            .byte 0                 # leave the library: something for the scheduler to look at
+wanted_interrupt:       .byte 0                 # the local APIC of the running vCPU has a deliverable interrupt
+wanted_nmi:             .byte 0
+                        .byte 0
+others_runnable:        .byte 0                 # another vCPU waits for the CPU
+software_interrupt:     .byte 0                 # between helper_raise_interrupt and deliver_exception
+                        .balign 8
+kick_word:              .quad 0                 # where a negative word ends the translation block
+nowhere:                .quad 0                 # what kick_word points to while there is no VM
+low_ram_size:           .quad 0
+low_ram_region:         .quad 0
+high_ram_size:          .quad 0                 # from 4 GiB
+high_ram_region:        .quad 0
+pick:                   .quad 0                 # int pick(void), in Python
+
+functions:                                      # filled with the addresses of the library's functions of these names
+cpu_loop_exit:          .quad 0
+do_interrupt_x86_hardirq: .quad 0
+find_memory_mapping:    .quad 0
+helper_read_eflags:     .quad 0
+raise_exception:        .quad 0
+raise_exception_err_ra: .quad 0
+tlb_reset_dirty:        .quad 0
+x86_cpu_do_interrupt:   .quad 0
+x86_cpu_exec_exit:      .quad 0
+
+libc_functions:
+getrandom:              .quad 0
+cells_end:

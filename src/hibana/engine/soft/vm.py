@@ -1,0 +1,45 @@
+"""A virtual machine on the soft engine: one processor, its vCPUs, the chips between them and the devices."""
+
+from hibana.engine.interface import Bus
+from hibana.engine.soft import exits
+from hibana.engine.soft.processor import Processor
+from hibana.engine.soft.runner import SoftRunner
+from hibana.engine.soft.vcpu import SoftVcpu
+from hibana.engine.state import VmState
+from hibana.memory.guest import GuestMemory
+
+
+class SoftVm:
+    """The whole machine belongs to the thread of its only runner."""
+
+    devices_follow_runner = True
+
+    def __init__(self, processor: Processor, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
+        self._processor = processor
+        self._memory = memory
+        vcpus = [SoftVcpu(index, processor.new_image()) for index in range(vcpu_count)]
+        runner = SoftRunner(processor, vcpus)
+        for vcpu in vcpus:
+            vcpu.runner = runner
+            vcpu.lapic = runner.interrupts.lapics[vcpu.index]
+        exits.connect(processor, runner, memory, bus, vcpu_count)
+        self.vcpus = vcpus
+        self.runners = [runner]
+        self._interrupts = runner.interrupts
+
+    def pulse(self, gsi: int) -> None:
+        """Raise and lower an edge-triggered interrupt line; only on the runner's thread."""
+        self._interrupts.pulse(gsi)
+
+    def save(self) -> VmState:
+        """Export the interrupt chips and clocks. Only while no runner runs."""
+        return self._interrupts.save()
+
+    def load(self, state: VmState) -> None:
+        """Replace them."""
+        self._interrupts.load(state)
+
+    def close(self) -> None:
+        """Free everything. Only after the runner's thread has ended."""
+        self.runners[0].close()
+        self._processor.close()

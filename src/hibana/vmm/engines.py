@@ -1,0 +1,35 @@
+"""Which engine runs the guest: the one asked for, or the best that works here."""
+
+import os
+from typing import Final
+
+from hibana.engine.interface import Engine
+from hibana.errors import EngineError
+from hibana.observe import log
+
+CHOICES: Final = ("auto", "kvm", "soft")
+
+
+def wanted_engine(option: str | None) -> str:
+    """Name the engine that the command line or `HIBANA_ENGINE` asks for. Raises EngineError for an unknown name."""
+    name = option or os.environ.get("HIBANA_ENGINE") or "auto"
+    if name not in CHOICES:
+        raise EngineError(cause=f"There is no engine {name!r}. Choose one of {', '.join(CHOICES)}.")
+    return name
+
+
+def choose_engine(name: str) -> Engine:
+    """Open the engine called `name`; `auto` takes what works here. Raises EngineError with the reason.
+
+    The soft engine is imported only when it is chosen: it is the largest part of the program.
+    """
+    if name == "kvm":
+        raise EngineError(cause="This build has no kvm engine yet. Use --engine soft, or leave --engine out.")
+    from hibana.engine.soft.engine import SoftEngine
+
+    engine = SoftEngine()
+    if reason := engine.missing():
+        raise EngineError(cause=f"The soft engine cannot run here: {reason}")
+    why = "it was asked for" if name == "soft" else "this build has no kvm engine yet"
+    log.info(f"Running guest code on the soft engine: {why}.")
+    return engine

@@ -1,0 +1,98 @@
+"""The running microVM: vCPU threads, engine, memory and devices as one thing that can be paused, resumed and ended."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from hibana.engine.interface import Reason, Stop, Vm
+from hibana.memory.guest import GuestMemory
+from hibana.observe import log
+from hibana.observe.metrics_groups import METRICS
+from hibana.vmm.vcpu_thread import VcpuThread
+
+EXIT_OK: Final = 0
+EXIT_GENERIC: Final = 1
+
+ExitHandler = Callable[[int], None]
+"""Gets the exit code once the guest has ended; called on a vCPU thread, must not block."""
+
+
+class Keyboard(Protocol):
+    """The one device the API talks to by name."""
+
+    def send_ctrl_alt_del(self) -> None: ...
+
+
+class Machine:
+    """A microVM whose parts have been put together; it starts paused."""
+
+    def __init__(self, vm: Vm, memory: GuestMemory, on_exit: ExitHandler) -> None:
+        """Take over the engine's VM and the RAM."""
+        self._vm = vm
+        self._memory = memory
+        self._on_exit = on_exit
+        self._starters: list[Callable[[], None]] = []
+        self._closers: list[Callable[[], None]] = []
+        self.keyboard: Keyboard
+        self.paused = True
+        self.threads: Sequence[VcpuThread] = [
+            VcpuThread(index, runner, self._stopped) for index, runner in enumerate(vm.runners)
+        ]
+
+    def post_to_devices(self, task: Callable[[], None]) -> None:
+        """Run a task where devices live: on soft that is the vCPU thread."""
+        self.threads[0].post(task)
+
+    def on_start(self, starter: Callable[[], None]) -> None:
+        """Call `starter` on the loop's thread right before the guest first runs."""
+        self._starters.append(starter)
+
+    def on_close(self, closer: Callable[[], None]) -> None:
+        """Call `closer` when the microVM ends, in reverse order of registration."""
+        self._closers.append(closer)
+
+    def start(self) -> None:
+        """Connect the host ends and start the vCPU threads; the guest stays paused."""
+        for starter in self._starters:
+            starter()
+        for thread in self.threads:
+            thread.start()
+
+    def pause(self) -> None:
+        """Stop all vCPUs between two instructions."""
+        for thread in self.threads:
+            thread.pause()
+        self.paused = True
+
+    def resume(self) -> None:
+        """Let all vCPUs run."""
+        for thread in self.threads:
+            thread.resume()
+        self.paused = False
+
+    def send_ctrl_alt_del(self) -> None:
+        """Press the three keys. Raises I8042BufferFull."""
+        self.threads[0].ask(self.keyboard.send_ctrl_alt_del)
+
+    def end(self, code: int) -> None:
+        """Stop the guest for good, from inside a device: `code` becomes the exit code of the VMM."""
+        for thread in self.threads:
+            thread.halt()
+        self._on_exit(code)
+
+    def close(self) -> None:
+        """End the threads, then free devices, engine and memory in this order."""
+        log.info("Killing vCPU threads")
+        for thread in self.threads:
+            thread.finish()
+        for closer in reversed(self._closers):
+            closer()
+        self._vm.close()
+        self._memory.close()
+
+    def _stopped(self, stop: Stop) -> None:
+        METRICS.vcpu.failures += 1
+        if stop.reason is Reason.SHUTDOWN:
+            log.error("Unexpected exit reason on vcpu run: Shutdown")
+        else:
+            log.error(f"Failure during vcpu run: {stop.detail}")
+        self.end(EXIT_GENERIC)

@@ -1,0 +1,90 @@
+"""What may be loaded before a client is answered (style.md §2.2).
+
+The budget is counted in modules, which is the same on every machine; `tools/devtool bench startup` has the
+milliseconds.
+"""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.rules.source_tree import ROOT
+
+PROGRAM = ROOT / "build/bin/firecracker"
+IMPORTTIME = (sys.executable, "-I", "-S", "-X", "importtime")
+
+NEVER_FOR_A_VERSION = {"asyncio", "logging", "rich", "unicorn", "typing_extensions", "dataclasses", "inspect"}
+NEVER_BEFORE_THE_FIRST_ANSWER = NEVER_FOR_A_VERSION | {"h11", "lz4", "backports", "email", "http", "urllib", "ssl"}
+
+MODULES_FOR_A_VERSION = 60
+MODULES_BEFORE_THE_FIRST_ANSWER = 140
+
+
+@pytest.fixture
+def program() -> Path:
+    if not PROGRAM.exists():
+        pytest.skip("build/bin/firecracker is not there: run tools/devtool build")
+    return PROGRAM
+
+
+def imported(importtime: str) -> set[str]:
+    """Read the module names out of what `-X importtime` printed."""
+    rows = (line for line in importtime.splitlines() if line.startswith("import time:"))
+    return {row.rpartition("|")[2].strip() for row in rows} - {"imported package"}
+
+
+def bare_interpreter() -> set[str]:
+    return imported(subprocess.run([*IMPORTTIME, "-c", "pass"], check=True, capture_output=True, text=True).stderr)
+
+
+def first_parts(modules: set[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules}
+
+
+@pytest.fixture
+def modules_before_the_first_answer(program: Path, tmp_path: Path) -> Iterator[set[str]]:
+    path = tmp_path / "api.socket"
+    with open(tmp_path / "imports", "w+") as report:
+        vmm = subprocess.Popen(
+            [*IMPORTTIME, str(program), "--api-sock", str(path)], stdin=subprocess.DEVNULL, stderr=report
+        )
+        try:
+            ask(path)
+        finally:
+            vmm.kill()
+            vmm.wait()
+        report.seek(0)
+        yield imported(report.read()) - bare_interpreter()
+
+
+def ask(path: Path) -> None:
+    """Wait for the socket, and for the answer to the cheapest request."""
+    give_up = time.monotonic() + 60
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        while client.connect_ex(str(path)):
+            assert time.monotonic() < give_up, "the socket does not appear"
+            time.sleep(0.01)
+        client.sendall(b"GET /version HTTP/1.1\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_a_version_is_printed_without_loading_the_vmm(program: Path) -> None:
+    done = subprocess.run([*IMPORTTIME, str(program), "--version"], check=True, capture_output=True, text=True)
+    modules = imported(done.stderr) - bare_interpreter()
+    assert done.stdout.startswith("Firecracker v")
+    assert not NEVER_FOR_A_VERSION & first_parts(modules)
+    assert len(modules) <= MODULES_FOR_A_VERSION, sorted(modules)
+
+
+def test_the_first_request_is_answered_before_the_engine_is_loaded(modules_before_the_first_answer: set[str]) -> None:
+    modules = modules_before_the_first_answer
+    assert "hibana.api.server" in modules
+    assert not NEVER_BEFORE_THE_FIRST_ANSWER & first_parts(modules)
+    assert not [module for module in modules if module.startswith("hibana.engine.")]
+    assert len(modules) <= MODULES_BEFORE_THE_FIRST_ANSWER, sorted(modules)

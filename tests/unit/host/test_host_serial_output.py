@@ -1,0 +1,72 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from hibana.devices.uart16550 import Sink
+from hibana.errors import SerialOutError
+from hibana.host.serial_output import SerialOutput, open_serial_file
+from hibana.observe.metrics_groups import METRICS
+
+
+def test_each_byte_is_out_the_moment_it_is_written() -> None:
+    reader, writer = os.pipe()
+    output: Sink = SerialOutput(writer)
+    for byte in range(256):
+        assert output.write(byte)
+        assert os.read(reader, 10) == bytes([byte])
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_full_pipe_loses_the_byte_and_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    output = SerialOutput(writer)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    errors = METRICS.uart.error_count
+    assert not output.write(0x41)
+    assert METRICS.uart.error_count == errors + 1
+    os.read(reader, 4096)
+    assert output.write(0x42), "when there is room again the console goes on"
+    assert "] Failed the write to serial: Resource temporarily unavailable (os error 11)\n" in capfd.readouterr().out
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_reader_that_went_away_does_not_kill_the_vmm(capfd: pytest.CaptureFixture[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert not SerialOutput(writer).write(0x41)
+    assert "Failed the write to serial: Broken pipe (os error 32)" in capfd.readouterr().out
+    os.close(writer)
+
+
+def test_the_file_is_made_but_never_emptied(tmp_path: Path) -> None:
+    path = tmp_path / "console"
+    for text in (b"first", b"2nd"):
+        fd = open_serial_file(str(path))
+        output = SerialOutput(fd)
+        for byte in text:
+            output.write(byte)
+        os.close(fd)
+    assert path.read_bytes() == b"2ndst", "writing starts at the beginning, as in the reference"
+
+
+def test_a_fifo_needs_no_reader_to_be_opened(tmp_path: Path) -> None:
+    path = tmp_path / "console"
+    os.mkfifo(path)
+    fd = open_serial_file(str(path))
+    assert not os.get_blocking(fd), "a guest must not wait for a reader"
+    assert SerialOutput(fd).write(0x41)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    assert os.read(reader, 10) == b"A"
+    os.close(reader)
+    os.close(fd)
+
+
+def test_a_file_that_cannot_be_opened_is_the_users_error(tmp_path: Path) -> None:
+    with pytest.raises(SerialOutError) as caught:
+        open_serial_file(str(tmp_path / "no" / "such"))
+    assert str(caught.value) == "Error with EventFd: No such file or directory (os error 2)"

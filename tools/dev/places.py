@@ -1,0 +1,14 @@
+"""Where things are; every path hangs on the repository's root."""
+
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+BUILD: Final = ROOT / "build"
+BIN: Final = BUILD / "bin"
+BENCH: Final = BUILD / "bench"
+GUEST: Final = BUILD / "guest"
+VENV: Final = BUILD / "venv"
+RUNTIME: Final = BUILD / "runtime"
+SOURCE: Final = ROOT / "src"
+FIRECRACKER: Final = BIN / "firecracker"

@@ -1,0 +1,85 @@
+"""`run [--engine E] [--vcpus N] [--mem MIB] [--verbose] [-- CMD…]`: boot a microVM, for a shell or for one command.
+
+On a terminal and without CMD: a shell in the guest. Otherwise CMD runs there, or a short report; then the guest powers
+off and CMD's exit code is ours.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from tools.dev import build, guest, places
+from tools.dev.say import Failure, say
+from tools.microvm.api import ApiError
+from tools.microvm.job import REPORT, SHELL, Job, Output, Terminal
+from tools.microvm.process import CMDLINE, Firecracker, VmmDied, Wanted
+from tools.microvm.relay import Left, RawTerminal, relay
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Boot, run, power off."""
+    own, command = _split(arguments)
+    options = _parse(own)
+    build.ensure()
+    guest.ensure()
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    report = not command and not on_terminal
+    terminal = Terminal(os.environ.get("TERM", "linux"), *reversed(shutil.get_terminal_size())) if on_terminal else None
+    job = Job(command or (["sh", "-c", REPORT] if report else SHELL), terminal)
+    with tempfile.TemporaryDirectory(prefix="hibana-run-") as folder:
+        return _run(job, options, Path(folder), on_terminal, report)
+
+
+def _run(job: Job, options: argparse.Namespace, folder: Path, on_terminal: bool, report: bool) -> int:
+    initrd = job.initrd(places.GUEST / "initrd.cpio", folder)
+    cmdline = CMDLINE if options.verbose else f"{CMDLINE} quiet"
+    wanted = Wanted(places.GUEST / "vmlinux", initrd, cmdline, options.vcpus, options.mem)
+    output = Output(job.word)
+    with ExitStack() as stack:
+        vmm = Firecracker(places.FIRECRACKER, folder, *(("--engine", options.engine) if options.engine else ()))
+        stack.callback(vmm.stop)
+        try:
+            vmm.boot(wanted)
+            if on_terminal:
+                say("microVM is starting; Ctrl-A x leaves it.")
+                stack.enter_context(RawTerminal(sys.stdin.fileno()))
+            relay(vmm, output, sys.stdin.fileno() if on_terminal else None, options.verbose)
+        except (ApiError, VmmDied) as error:
+            raise Failure(str(error)) from error
+        except Left:
+            return 0
+        vmm.process.wait()
+        if output.exit_code is None:
+            raise Failure(f"the guest ended without an exit code. {vmm.last_words()}")
+        if report:
+            took = time.monotonic() - vmm.started
+            print(f"{_engine(vmm.log)} engine; from start to power-off: {took:.2f} s")
+    return output.exit_code
+
+
+def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Divide our options from the command behind `--`."""
+    at = list(arguments).index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("tools/devtool run", description="Boot a microVM.", epilog="-- CMD…: what to run")
+    parser.add_argument("--engine", choices=("auto", "kvm", "soft"))
+    parser.add_argument("--vcpus", type=int, default=1, metavar="N")
+    parser.add_argument("--mem", type=int, default=512, metavar="MIB")
+    parser.add_argument("--verbose", action="store_true", help="show the kernel's own messages too")
+    return parser.parse_args(arguments)
+
+
+def _engine(log: Path) -> str:
+    """Read the engine that was chosen out of the VMM's log."""
+    found = re.search(r"on the (\w+) engine", log.read_text())
+    return found[1] if found else "unknown"

@@ -1,0 +1,86 @@
+"""A firecracker process and the four calls that boot a microVM in it."""
+
+import subprocess
+import time
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+from tools.microvm.api import Api
+
+CMDLINE: Final = (
+    "console=ttyS0 reboot=k panic=1 nomodule 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd "
+    "swiotlb=noforce random.trust_cpu=on"
+)
+_POLL: Final = 0.002
+
+
+class VmmDied(Exception):
+    """The process ended where it should have gone on; the text is what it said."""
+
+
+class Wanted(NamedTuple):
+    """What to boot."""
+
+    kernel: Path
+    initrd: Path | None
+    cmdline: str = CMDLINE
+    vcpus: int = 1
+    mem_mib: int = 512
+
+
+class Firecracker:
+    """One VMM. Its socket and log are in `folder`; its console is `stdin` and `stdout`."""
+
+    def __init__(self, program: Path, folder: Path, *options: str) -> None:
+        self._socket = folder / "api.socket"
+        self.log = folder / "log"
+        command = [str(program), "--api-sock", str(self._socket), "--log-path", str(self.log), *options]
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+        assert self.process.stdin
+        assert self.process.stdout
+        self.stdin: IO[bytes] = self.process.stdin
+        self.stdout: IO[bytes] = self.process.stdout
+        self._api: Api | None = None
+
+    @property
+    def api(self) -> Api:
+        """The API, as soon as the process listens. Raises VmmDied."""
+        while self._api is None:
+            api = Api(self._socket)
+            try:
+                api.get("/")
+                self._api = api
+            except (FileNotFoundError, ConnectionRefusedError):
+                if self.process.poll() is not None:
+                    raise VmmDied(self.last_words()) from None
+                time.sleep(_POLL)
+        return self._api
+
+    def boot(self, wanted: Wanted) -> None:
+        """Start a microVM."""
+        self.api.put("/machine-config", vcpu_count=wanted.vcpus, mem_size_mib=wanted.mem_mib)
+        source = {"kernel_image_path": str(wanted.kernel), "boot_args": wanted.cmdline}
+        if wanted.initrd:
+            source["initrd_path"] = str(wanted.initrd)
+        self.api.put("/boot-source", **source)
+        self.api.put("/actions", action_type="InstanceStart")
+
+    def last_words(self) -> str:
+        """Collect what a dead process left behind."""
+        assert self.process.stderr
+        log = self.log.read_text() if self.log.exists() else ""
+        said = self.process.stderr.read().decode() + "".join(log.splitlines(keepends=True)[-5:])
+        return f"firecracker ended with exit code {self.process.returncode}:\n{said}"
+
+    def stop(self) -> None:
+        """End the process, however it is."""
+        if self._api:
+            self._api.close()
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert stream
+            stream.close()
