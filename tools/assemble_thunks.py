@@ -1,4 +1,7 @@
-"""Assemble src/hibana/engine/soft/thunks.S into the table thunks.py; `--check` only compares.
+"""Assemble the machine code of the soft engine into Python tables; `--check` only compares.
+
+    thunks.S     → thunks.py             what stands between the library and a real CPU
+    selfcheck.S  → selfcheck_code.py     the guest of the start-up self-check
 
 Needs GNU as. The offsets of offsets.py come in as symbols: `ENV.eflags` is `ENV_EFLAGS` in the source.
 """
@@ -8,59 +11,56 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from hibana.engine.soft import offsets
 
-SOFT: Final = os.path.join(os.path.dirname(os.path.abspath(offsets.__file__)))
-SOURCE: Final = os.path.join(SOFT, "thunks.S")
-TABLE: Final = os.path.join(SOFT, "thunks.py")
+_SOFT: Final = os.path.dirname(os.path.abspath(offsets.__file__))
 _PAGE: Final = 4096
 _SECTION: Final = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL: Final = struct.Struct("<IBBHQQ")
 _SYMTAB: Final = 2
 _RELA: Final = 4
-_HEAD: Final = '''"""The machine code of thunks.S and its symbols. Written by tools/assemble_thunks.py; do not edit."""
-
-from typing import Final
-
-'''
 
 
-class Assembled(NamedTuple):
-    """The text section up to the cells, and the symbols of both parts."""
+class Program(NamedTuple):
+    """A text section that refers to nothing outside itself, and its labels in order."""
 
     code: bytes
-    entries: dict[str, int]
-    cells: dict[str, int]
-    functions: tuple[str, ...]
-    libc_functions: tuple[str, ...]
-    cells_size: int
+    labels: dict[str, int]
 
 
 def main() -> int:
-    """Write the table, or compare it."""
-    table = render(assemble())
-    if "--check" in sys.argv[1:]:
-        with open(TABLE) as file:
-            if file.read() == table:
-                return 0
-        print("thunks.py does not belong to thunks.S and offsets.py: run tools/assemble_thunks.py")
-        return 1
-    with open(TABLE, "w") as file:
-        file.write(table)
-    return 0
+    """Write the tables, or compare them."""
+    check = "--check" in sys.argv[1:]
+    stale = 0
+    for source, table, render in (
+        ("thunks.S", "thunks.py", render_thunks),
+        ("selfcheck.S", "selfcheck_code.py", render_guest),
+    ):
+        text = render(source, assemble(source))
+        path = os.path.join(_SOFT, table)
+        if not check:
+            with open(path, "w") as file:
+                file.write(text)
+            continue
+        with open(path) as file:
+            if file.read() != text:
+                print(f"{table} does not belong to {source} and offsets.py: run tools/assemble_thunks.py")
+                stale = 1
+    return stale
 
 
-def assemble() -> Assembled:
-    """Run the assembler over the offsets and the source."""
-    with open(SOURCE) as file:
+def assemble(source: str) -> Program:
+    """Run the assembler over the offsets and a source file."""
+    with open(os.path.join(_SOFT, source)) as file:
         text = _offsets() + file.read()
     with tempfile.TemporaryDirectory() as work:
-        out = os.path.join(work, "thunks.o")
+        out = os.path.join(work, "out.o")
         subprocess.run(["as", "--64", "-o", out, "-"], input=text, text=True, check=True)
         with open(out, "rb") as binary:
-            return _read(binary.read())
+            return _read(binary.read(), source)
 
 
 def _offsets() -> str:
@@ -72,66 +72,81 @@ def _offsets() -> str:
     return "".join(lines)
 
 
-def _read(image: bytes) -> Assembled:
+def _read(image: bytes, source: str) -> Program:
     """Take the text section and its symbols out of a relocatable ELF file."""
-    at, count, names_index = (struct.unpack_from(code, image, offset)[0] for code, offset in _HEADER)
+    at = struct.unpack_from("<Q", image, 40)[0]
+    count, names_index = struct.unpack_from("<HH", image, 60)
     sections = [_SECTION.unpack_from(image, at + _SECTION.size * index) for index in range(count)]
     names = sections[names_index][4]
     text = next(i for i, section in enumerate(sections) if _name(image, names + section[0]) == ".text")
     if any(section[1] == _RELA and section[7] == text for section in sections):
-        raise SystemExit("thunks.S refers to something outside itself")
-    symbols: dict[str, int] = {}
+        raise SystemExit(f"{source} refers to something outside itself")
+    labels: dict[str, int] = {}
     for section in sections:
         if section[1] == _SYMTAB:
             strings = sections[section[6]][4]
             for offset in range(section[4], section[4] + section[5], _SYMBOL.size):
                 name, info, _, home, value, _ = _SYMBOL.unpack_from(image, offset)
                 if home == text and info & 15 == 0 and name:
-                    symbols[_name(image, strings + name)] = value
-    start = symbols["cells"]
-    ordered = sorted(symbols, key=lambda name: (symbols[name], name))
-    named = [name for name in ordered if name not in ("cells", "functions", "libc_functions", "cells_end")]
-    return Assembled(
-        code=image[sections[text][4] : sections[text][4] + start].rstrip(b"\xcc"),
-        entries={name: symbols[name] for name in named if symbols[name] < start},
-        cells={name: symbols[name] - start for name in named if symbols[name] >= start},
-        functions=tuple(n for n in named if symbols["functions"] <= symbols[n] < symbols["libc_functions"]),
-        libc_functions=tuple(n for n in named if symbols["libc_functions"] <= symbols[n] < symbols["cells_end"]),
-        cells_size=symbols["cells_end"] - start,
-    )
-
-
-_HEADER: Final = (("<Q", 40), ("<H", 60), ("<H", 62))
+                    labels[_name(image, strings + name)] = value
+    start, size = sections[text][4], sections[text][5]
+    return Program(image[start : start + size], dict(sorted(labels.items(), key=lambda item: (item[1], item[0]))))
 
 
 def _name(image: bytes, at: int) -> str:
     return image[at : image.index(b"\0", at)].decode()
 
 
-def render(thunks: Assembled) -> str:
-    """Write the table as Python."""
-    code = "".join(f'    "{thunks.code[at : at + 32].hex()}"\n' for at in range(0, len(thunks.code), 32))
+def render_thunks(source: str, program: Program) -> str:
+    """Write the thunks as Python: code up to the cells, and which label is what."""
+    labels = dict(program.labels)
+    cells, functions, libc, end = (labels.pop(name) for name in ("cells", "functions", "libc_functions", "cells_end"))
+    code = program.code[:cells].rstrip(b"\xcc")
+    entries = {name: value for name, value in labels.items() if value < cells}
+    places = {name: value - cells for name, value in labels.items() if value >= cells}
     return (
-        f"{_HEAD}CODE: Final = bytes.fromhex(\n{code})\n\n"
-        f"CELLS_AT: Final = {-(-len(thunks.code) // _PAGE) * _PAGE}\n"
-        '"""The cells begin on the page after the code."""\n\n'
-        f"CELLS_SIZE: Final = {thunks.cells_size}\n\n"
-        f"ENTRIES: Final = {_mapping(thunks.entries)}\n"
-        '"""Thunk → offset in CODE. A thunk with the name of a library function replaces it."""\n\n'
-        f"CELLS: Final = {_mapping(thunks.cells)}\n"
-        '"""Cell → offset from CELLS_AT."""\n\n'
-        f"FUNCTIONS: Final = {_names(thunks.functions)}\n"
-        '"""Cells that hold the address of the library\'s function of the same name."""\n\n'
-        f"LIBC_FUNCTIONS: Final = {_names(thunks.libc_functions)}\n"
-        '"""The same for the C library."""\n'
+        _head(source, "The machine code around the library, and its labels.")
+        + _code(code)
+        + f"\nCELLS_AT: Final = {-(-len(code) // _PAGE) * _PAGE}\n"
+        + '"""The cells begin on the page after the code."""\n\n'
+        + f"CELLS_SIZE: Final = {end - cells}\n\n"
+        + f"ENTRIES: Final = {_mapping(entries)}\n"
+        + '"""Thunk → offset in CODE. A thunk with the name of a library function replaces it."""\n\n'
+        + f"CELLS: Final = {_mapping(places)}\n"
+        + '"""Cell → offset from CELLS_AT."""\n\n'
+        + f"FUNCTIONS: Final = {_names(name for name in labels if functions <= labels[name] < libc)}\n"
+        + '"""Cells that hold the address of the library\'s function of the same name."""\n\n'
+        + f"LIBC_FUNCTIONS: Final = {_names(name for name in labels if libc <= labels[name] < end)}\n"
+        + '"""The same for the C library."""\n'
     )
+
+
+def render_guest(source: str, program: Program) -> str:
+    """Write a guest program as Python."""
+    return (
+        _head(source, "The machine code of the self-check's guest, and its labels.")
+        + _code(program.code)
+        + f"\nLABELS: Final = {_mapping(program.labels)}\n"
+    )
+
+
+def _head(source: str, what: str) -> str:
+    return (
+        f'"""{what}\n\nWritten by tools/assemble_thunks.py out of {source}; do not edit.\n"""\n\n'
+        "from typing import Final\n\n"
+    )
+
+
+def _code(code: bytes) -> str:
+    lines = "".join(f'    "{code[at : at + 32].hex()}"\n' for at in range(0, len(code), 32))
+    return f"CODE: Final = bytes.fromhex(\n{lines})\n"
 
 
 def _mapping(values: dict[str, int]) -> str:
     return "{\n" + "".join(f'    "{name}": {value},\n' for name, value in values.items()) + "}"
 
 
-def _names(values: tuple[str, ...]) -> str:
+def _names(values: Iterable[str]) -> str:
     return "(\n" + "".join(f'    "{name}",\n' for name in values) + ")"
 
 

@@ -42,8 +42,8 @@ def test_every_folder_with_code_is_a_package() -> None:
     assert not missing
 
 
-def test_every_file_says_what_it_is() -> None:
-    silent = [source.name for source in sources("src", "tests", "tools") if not ast.get_docstring(source.tree)]
+def test_every_file_of_the_product_and_its_tools_says_what_it_is() -> None:
+    silent = [source.name for source in sources("src", "tools") if not ast.get_docstring(source.tree)]
     assert not silent
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from hibana.errors import ApiServerError, ApiSocketInUse, os_text
 from hibana.observe import log
 
-_BACKLOG: Final = 128
+_BACKLOG: Final = 1024  # a full backlog is an error to clients that connect without blocking (Go's, for one)
 
 
 def listen(path: str) -> socket:

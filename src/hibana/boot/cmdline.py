@@ -5,9 +5,6 @@ from typing import Final
 from hibana.errors import CmdlineCapacity, CmdlineNotPrintable, CmdlineNul, CmdlineOnlyInitArgs, CmdlineTooLong
 from hibana.memory.layout import CMDLINE_MAX_SIZE
 
-DEFAULT_CMDLINE: Final = (
-    "reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce"
-)
 _SEPARATOR: Final = " -- "
 
 

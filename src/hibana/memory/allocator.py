@@ -26,7 +26,7 @@ class RangeAllocator:
 
     def highest(self, size: int, alignment: int = 1) -> int:
         """Take `size` numbers from the top of the highest free range that holds them at this alignment."""
-        for index in range(len(self._free)):
+        for index in reversed(range(len(self._free))):
             start, end = self._free[index]
             at = align_down(end - size, alignment)
             if at >= start:

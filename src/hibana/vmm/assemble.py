@@ -4,6 +4,7 @@
 that order decides addresses, interrupt lines and which error a user sees first.
 """
 
+import os
 from typing import NamedTuple
 
 from hibana.boot.cmdline import Cmdline
@@ -17,7 +18,14 @@ from hibana.devices.boot_timer import BootTimer, Moment
 from hibana.devices.i8042 import I8042
 from hibana.devices.uart16550 import Uart16550
 from hibana.engine.interface import Engine, Vm
-from hibana.errors import CpuIsFixed, CpuTemplateError, MemoryConfigError, StartCmdlineError, VmmError
+from hibana.errors import (
+    CpuIsFixed,
+    CpuTemplateError,
+    DeviceManagerError,
+    MemoryConfigError,
+    StartCmdlineError,
+    VmmError,
+)
 from hibana.host.serial_input import SerialInput
 from hibana.host.serial_output import SerialOutput, open_serial_file
 from hibana.host.terminal import Terminal
@@ -106,8 +114,17 @@ def _attach_serial(machine: Machine, bus: GuestBus, vm: Vm, loop: Loop, path: st
         machine.on_start(keys.start)
         machine.on_close(terminal.give_back)
     else:
-        uart = Uart16550(SerialOutput(open_serial_file(path)), irq)
+        fd = _open_serial_file(path)
+        uart = Uart16550(SerialOutput(fd), irq)
+        machine.on_close(lambda: os.close(fd))
     bus.ports.insert(layout.PORT_SERIAL, uart16550.SIZE, uart)
+
+
+def _open_serial_file(path: str) -> int:
+    try:
+        return open_serial_file(path)
+    except VmmError as error:
+        raise DeviceManagerError(cause=error) from error
 
 
 def _attach_keyboard(machine: Machine, bus: GuestBus, vm: Vm) -> None:

@@ -129,7 +129,7 @@ def _zstd(content: bytes) -> bytes:
 
 
 COMPRESSIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
-    "gzip": lambda content: gzip.compress(content, 1),
+    "gzip": lambda content: gzip.compress(content, 1, mtime=0),
     "bzip2": _with_size(lambda content: bz2.compress(content, 1)),
     "xz": _with_size(_xz),
     "lzma": _with_size(lambda content: lzma.compress(content, lzma.FORMAT_ALONE, preset=1)),

@@ -4,14 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hibana.boot.cmdline import DEFAULT_CMDLINE, Cmdline
+from hibana.boot.cmdline import Cmdline
 from hibana.errors import CmdlineCapacity, CmdlineNotPrintable, CmdlineNul, CmdlineOnlyInitArgs, CmdlineTooLong
-
-
-def test_the_default_switches_off_what_the_machine_does_not_have() -> None:
-    assert DEFAULT_CMDLINE == (
-        "reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce"
-    )
 
 
 def test_additions_follow_in_order() -> None:

@@ -117,28 +117,35 @@ def test_the_last_notes_decide(memory: GuestMemory) -> None:
 # --- bad ELFs ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("image", "sentence"),
-    [
-        (b"", "Unable to read elf header"),
-        (KERNEL[:63], "Unable to read elf header"),
-        (b"#!/bin/sh\n" * 100, "Invalid Elf magic number"),
-        (elf_header(ENTRY, 0, data=2), "Trying to load big-endian binary on little-endian machine"),
-        (elf_header(ENTRY, 0, phentsize=32), "Invalid program header size"),
-        (elf_header(ENTRY, 0, phoff=63), "Invalid program header offset"),
-        (elf_header(0xFFFFF, 0), "Invalid entry address"),
-        (elf_header(ENTRY, 1), "Unable to read program header"),
-        (elf_header(ENTRY, 1, phoff=1 << 63) + bytes(56), "Unable to read program header"),
-        (elf_header(ENTRY, 65535) + bytes(56), "Unable to read program header"),
-        (KERNEL[:-1], "Unable to read kernel image"),
-        (elf(Load(64 * MIB - 1, b"xy")), "Unable to read kernel image"),
-        (elf(Load((1 << 64) - 1, b"xy")), "Unable to read kernel image"),
-        (elf_header(ENTRY, 1) + program_header(1, (1 << 64) - 1, ENTRY, 1, 1), "Unable to read kernel image"),
-        (elf_header(ENTRY, 1) + program_header(1, 0, ENTRY, (1 << 64) - 1, 0), "Unable to read kernel image"),
-    ],
-)
-def test_a_bad_elf_is_refused_with_the_reference_sentence(memory: GuestMemory, image: bytes, sentence: str) -> None:
-    assert refusal(memory, image) == LOADER + sentence
+BAD_ELFS = {
+    "empty": (b"", "Unable to read elf header"),
+    "cut in its header": (KERNEL[:63], "Unable to read elf header"),
+    "a script": (b"#!/bin/sh\n" * 100, "Invalid Elf magic number"),
+    "big-endian": (elf_header(ENTRY, 0, data=2), "Trying to load big-endian binary on little-endian machine"),
+    "32-bit program headers": (elf_header(ENTRY, 0, phentsize=32), "Invalid program header size"),
+    "program headers in the header": (elf_header(ENTRY, 0, phoff=63), "Invalid program header offset"),
+    "entry below 1 MiB": (elf_header(0xFFFFF, 0), "Invalid entry address"),
+    "no program headers": (elf_header(ENTRY, 1), "Unable to read program header"),
+    "program headers nowhere": (elf_header(ENTRY, 1, phoff=1 << 63) + bytes(56), "Unable to read program header"),
+    "fewer program headers than said": (elf_header(ENTRY, 65535) + bytes(56), "Unable to read program header"),
+    "cut in its last segment": (KERNEL[:-1], "Unable to read kernel image"),
+    "a segment across the end of RAM": (elf(Load(64 * MIB - 1, b"xy")), "Unable to read kernel image"),
+    "a segment across the end of addresses": (elf(Load((1 << 64) - 1, b"xy")), "Unable to read kernel image"),
+    "a segment from nowhere": (
+        elf_header(ENTRY, 1) + program_header(1, (1 << 64) - 1, ENTRY, 1, 1),
+        "Unable to read kernel image",
+    ),
+    "a segment of everything": (
+        elf_header(ENTRY, 1) + program_header(1, 0, ENTRY, (1 << 64) - 1, 0),
+        "Unable to read kernel image",
+    ),
+}
+
+
+@pytest.mark.parametrize("image", BAD_ELFS)
+def test_a_bad_elf_is_refused_with_the_reference_sentence(memory: GuestMemory, image: str) -> None:
+    content, sentence = BAD_ELFS[image]
+    assert refusal(memory, content) == LOADER + sentence
 
 
 def test_the_first_thing_wrong_is_the_one_reported(memory: GuestMemory) -> None:
@@ -188,7 +195,11 @@ def test_an_unpacked_kernel_is_entered_by_the_protocol_of_its_setup_header(memor
     assert load(memory, bzimage(COMPRESSIONS["zstd"](inside))).entry == Entry(BootProtocol.LINUX_64, ENTRY)
 
 
-@pytest.mark.parametrize("payload", [b"", b"\x89LZO\0\r\n\x1a\n" + bytes(100), COMPRESSIONS["gzip"](b"no ELF inside")])
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\x89LZO\0\r\n\x1a\n", COMPRESSIONS["gzip"](b"no ELF inside")],
+    ids=["no payload", "an unknown compression", "no ELF inside"],
+)
 def test_what_cannot_be_unpacked_here_unpacks_itself(memory: GuestMemory, payload: bytes) -> None:
     image = bzimage(payload, code32_start=0x200000)
     kernel = load(memory, image)
@@ -216,35 +227,47 @@ def test_a_header_never_reaches_what_lies_behind_it_in_the_zero_page(memory: Gue
     assert load(memory, bytes(image)).setup_header == bytes(image[0x1F1:0x290])
 
 
-@pytest.mark.parametrize(
-    ("image", "sentence"),
-    [
-        (bzimage(b"", version=0x1FF), LOADER + "Invalid bzImage"),
-        (bzimage(b"", loadflags=0), LOADER + "Invalid bzImage"),
-        (bzimage(b"", setup_sects=255), LOADER + "Underflow occurred during an arithmetic operation"),
-        (bzimage(b"", code32_start=0xFFFFF), LOADER + "invalid kernel start address"),
-        (bzimage(b"", version=0x20B), "bzImage does not provide a 64-bit entry point"),
-        (bzimage(b"", xloadflags=0xFFFE), "bzImage does not provide a 64-bit entry point"),
-        (bzimage(b"", code32_start=64 * MIB), LOADER + "Unable to read bzImage compressed kernel"),
-        (bzimage(b"", payload_offset=0xFFFFFFFF), LOADER + "Unable to read bzImage compressed kernel"),
-        (bzimage(b"xyz", payload_length=4), LOADER + "Unable to read bzImage compressed kernel"),
-        (bzimage(COMPRESSIONS["xz"](KERNEL)[:5000]), LOADER + "Unable to read bzImage compressed kernel: cut short"),
-        (bzimage(COMPRESSIONS["gzip"](KERNEL[:-1])), LOADER + "Unable to read kernel image"),
-        (bzimage(COMPRESSIONS["gzip"](elf_header(ENTRY, 9))), LOADER + "Unable to read program header"),
-        (bzimage(COMPRESSIONS["gzip"](elf(Load(64 * MIB, DATA)))), LOADER + "Unable to read kernel image"),
-        (bzimage(b"")[:0x280], LOADER + "Invalid Elf magic number"),
-    ],
-)
-def test_a_bad_bzimage_is_refused_with_the_reference_sentence(memory: GuestMemory, image: bytes, sentence: str) -> None:
-    assert refusal(memory, image) == sentence
+NO_64_BIT_ENTRY = "bzImage does not provide a 64-bit entry point"
+UNREADABLE = LOADER + "Unable to read bzImage compressed kernel"
+BAD_BZIMAGES = {
+    "of protocol 1": (bzimage(b"", version=0x1FF), LOADER + "Invalid bzImage"),
+    "a zImage": (bzimage(b"", loadflags=0), LOADER + "Invalid bzImage"),
+    "shorter than its setup": (
+        bzimage(b"", setup_sects=255),
+        LOADER + "Underflow occurred during an arithmetic operation",
+    ),
+    "loaded below 1 MiB": (bzimage(b"", code32_start=0xFFFFF), LOADER + "invalid kernel start address"),
+    "too old for 64 bits": (bzimage(b"", version=0x20B), NO_64_BIT_ENTRY),
+    "of 32 bits": (bzimage(b"", xloadflags=0xFFFE), NO_64_BIT_ENTRY),
+    "loaded above RAM": (bzimage(b"", code32_start=64 * MIB), UNREADABLE),
+    "payload nowhere": (bzimage(b"", payload_offset=0xFFFFFFFF), UNREADABLE),
+    "payload across the end": (bzimage(b"xyz", payload_length=4), UNREADABLE),
+    "payload cut short": (bzimage(COMPRESSIONS["xz"](KERNEL)[:5000]), UNREADABLE + ": cut short"),
+    "kernel inside cut short": (bzimage(COMPRESSIONS["gzip"](KERNEL[:-1])), LOADER + "Unable to read kernel image"),
+    "kernel inside without headers": (
+        bzimage(COMPRESSIONS["gzip"](elf_header(ENTRY, 9))),
+        LOADER + "Unable to read program header",
+    ),
+    "kernel inside above RAM": (
+        bzimage(COMPRESSIONS["gzip"](elf(Load(64 * MIB, DATA)))),
+        LOADER + "Unable to read kernel image",
+    ),
+    "cut in its header": (bzimage(b"")[:0x280], LOADER + "Invalid Elf magic number"),
+}
+
+
+@pytest.mark.parametrize("image", BAD_BZIMAGES)
+def test_a_bad_bzimage_is_refused_with_the_reference_sentence(memory: GuestMemory, image: str) -> None:
+    content, sentence = BAD_BZIMAGES[image]
+    assert refusal(memory, content) == sentence
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_bomb_inside_a_bzimage_is_stopped_at_the_size_of_ram(compression: str) -> None:
     memory = GuestMemory(8 * MIB)
     bomb = elf(Load(0x200000, DATA), entry=0x200000) + bytes(10 * MIB)
-    sentence = "Unable to read bzImage compressed kernel: larger than the guest's memory"
-    assert refusal(memory, bzimage(COMPRESSIONS[compression](bomb))) == LOADER + sentence
+    sentence = UNREADABLE + ": larger than the guest's memory"
+    assert refusal(memory, bzimage(COMPRESSIONS[compression](bomb))) == sentence
 
 
 # --- whatever comes ---------------------------------------------------------------------------------------------------

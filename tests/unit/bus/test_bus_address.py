@@ -1,3 +1,5 @@
+"""Ranges are put into a space and looked for, with a linear search as the judge."""
+
 from typing import NamedTuple
 
 import pytest

@@ -1,3 +1,5 @@
+"""The test plays the CPU: IN, OUT and accesses outside RAM."""
+
 from collections.abc import Callable
 
 import pytest

@@ -1,3 +1,5 @@
+"""A line does one thing."""
+
 from hibana.bus.irq import IrqLine
 
 

@@ -1,3 +1,5 @@
+"""Pipes play the outside world, and time passes when the test says so."""
+
 import os
 import threading
 from collections.abc import Callable, Iterator

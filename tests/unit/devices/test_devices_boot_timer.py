@@ -1,3 +1,5 @@
+"""The test plays the guest's init, and both clocks."""
+
 import re
 
 import pytest

@@ -1,3 +1,5 @@
+"""The test plays the serial port on one side and whoever reads the console on the other."""
+
 import os
 from pathlib import Path
 

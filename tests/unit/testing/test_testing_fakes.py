@@ -1,3 +1,5 @@
+"""The stand-ins fit where the real things go, and remember what they are asked about."""
+
 from hibana.bus.irq import IrqLine
 from hibana.devices.uart16550 import Sink
 from hibana.engine.interface import Bus

@@ -14,7 +14,8 @@ emulator, and so spends nothing on page-table isolation or retpolines. In terms 
 | TSC_ADJUST | MSR 0x3B reads 0, "never adjusted"; Linux then trusts the TSC and needs no watchdog |
 | ARAT | the local APIC timer never stops; without it Linux has no high-resolution timers here |
 | leaves 0x15, 0x16 | the TSC and local APIC timer frequencies: no calibration against the PIT, which takes long |
-| no cache or topology leaves (2, 4, 0xB) | there are no caches; all vCPUs take turns on one host thread |
+| leaf 4: caches that do not exist | glibc 2.33-2.36 sizes its copy loops by them and crashes when they are zero |
+| each vCPU is a core of one package | as on KVM without SMT; leaf 0xB is absent, leaves 1 and 4 say it |
 
 Leaves not in the table read zero, 0x40000000 (no paravirtual interface) among them.
 """
@@ -65,7 +66,7 @@ FEATURES_1_ECX: Final = _bits(
     30,  # RDRAND
     31,  # running under a hypervisor
 )
-_HTT: Final = 1 << 28  # leaf 1 EDX: more than one logical processor
+_HTT: Final = 1 << 28  # leaf 1 EDX: the package has more than one logical processor
 
 # Leaf 7, subleaf 0.
 FEATURES_7_EBX: Final = _bits(
@@ -88,6 +89,19 @@ FEATURES_80000001_ECX: Final = _bits(
     5,  # LZCNT
 )
 
+# Leaf 4: (type, level, ways, sets) with 64-byte lines; type 1 data, 2 instructions, 3 both.
+_CACHES: Final = (
+    (1, 1, 8, 64),  # 32 KiB
+    (2, 1, 8, 64),  # 32 KiB
+    (3, 2, 16, 2048),  # 2 MiB
+    (3, 3, 16, 16384),  # 16 MiB, shared by all
+)
+_SHARED_LEVEL: Final = 3
+_LINE: Final = 64
+_SELF_INITIALISING: Final = 1 << 8
+_SEE_LEAF_4: Final = 0xFF01  # leaf 2 EAX: one descriptor, and it says so
+_L2_2_MIB_16_WAYS: Final = 2048 << 16 | 8 << 12 | _LINE  # leaf 0x80000006 ECX
+
 _ARAT: Final = 1 << 2  # leaf 6 EAX
 _INVARIANT_TSC: Final = 1 << 8  # leaf 0x80000007 EDX
 
@@ -109,6 +123,7 @@ _ZERO: Final = (0, 0, 0, 0)
 _TABLE: Final[dict[tuple[int, int], Registers]] = {
     (0x0, 0): (_MAX_BASIC, _VENDOR[0], _VENDOR[2], _VENDOR[1]),
     (0x1, 0): (_SIGNATURE, _CLFLUSH_8_QUADWORDS, FEATURES_1_ECX, FEATURES_1_EDX),  # and what `_leaf1` adds
+    (0x2, 0): (_SEE_LEAF_4, 0, 0, 0),
     (0x6, 0): (_ARAT, 0, 0, 0),
     (0x7, 0): (0, FEATURES_7_EBX, 0, 0),
     (0x80000000, 0): (_MAX_EXTENDED, _VENDOR[0], _VENDOR[2], _VENDOR[1]),
@@ -116,6 +131,7 @@ _TABLE: Final[dict[tuple[int, int], Registers]] = {
     (0x80000002, 0): (_BRAND[0], _BRAND[1], _BRAND[2], _BRAND[3]),
     (0x80000003, 0): (_BRAND[4], _BRAND[5], _BRAND[6], _BRAND[7]),
     (0x80000004, 0): (_BRAND[8], _BRAND[9], _BRAND[10], _BRAND[11]),
+    (0x80000006, 0): (0, 0, _L2_2_MIB_16_WAYS, 0),
     (0x80000007, 0): (0, 0, 0, _INVARIANT_TSC),
     (0x80000008, 0): (_ADDRESS_BITS, 0, 0, 0),
 }
@@ -126,6 +142,8 @@ def answer(leaf: int, subleaf: int, index: int, count: int, tsc_khz: int) -> Reg
     """Execute CPUID on vCPU `index` of `count`."""
     if leaf == 0x1:
         return _leaf1(index, count)
+    if leaf == 0x4:
+        return _leaf4(subleaf, count)
     if leaf == 0x15:
         numerator, denominator = crystal_ratio(tsc_khz)
         return denominator, numerator, CRYSTAL_HZ, 0
@@ -135,10 +153,24 @@ def answer(leaf: int, subleaf: int, index: int, count: int, tsc_khz: int) -> Reg
     return _TABLE.get((leaf, subleaf if leaf in _WITH_SUBLEAVES else 0), _ZERO)
 
 
+def _apic_ids(count: int) -> int:
+    """Round the number of vCPUs up to a power of two: the APIC IDs that the package reserves."""
+    return 1 << (count - 1).bit_length()
+
+
 def _leaf1(index: int, count: int) -> Registers:
     eax, ebx, ecx, edx = _TABLE[0x1, 0]
-    logical_processors = 1 << (count - 1).bit_length()  # counted in APIC IDs: a power of two
-    return eax, ebx | logical_processors << 16 | index << 24, ecx, edx | (_HTT if count > 1 else 0)
+    return eax, ebx | _apic_ids(count) << 16 | index << 24, ecx, edx | (_HTT if count > 1 else 0)
+
+
+def _leaf4(subleaf: int, count: int) -> Registers:
+    if subleaf >= len(_CACHES):
+        return _ZERO
+    kind, level, ways, sets = _CACHES[subleaf]
+    others = _apic_ids(count) - 1
+    sharing = others if level == _SHARED_LEVEL else 0
+    eax = kind | level << 5 | _SELF_INITIALISING | sharing << 14 | others << 26
+    return eax, _LINE - 1 | ways - 1 << 22, sets - 1, 0
 
 
 @functools.cache

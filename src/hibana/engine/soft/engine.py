@@ -4,7 +4,7 @@ import sys
 from typing import Final
 
 from hibana.engine.interface import Bus
-from hibana.engine.soft import clock, library
+from hibana.engine.soft import clock, library, selfcheck
 from hibana.engine.soft.processor import Processor
 from hibana.engine.soft.vm import SoftVm
 from hibana.memory.guest import GuestMemory
@@ -17,6 +17,7 @@ class SoftEngine:
     """Executes guest instructions by translation; needs nothing from the host but x86-64 Linux."""
 
     name = "soft"
+    takes_cpu_templates = False
 
     def missing(self) -> str | None:
         """Say in one sentence why this engine cannot run here; None when it can."""
@@ -28,4 +29,5 @@ class SoftEngine:
         sys.setswitchinterval(_SWITCH_INTERVAL)
         processor = Processor()
         processor.map_ram(memory)
+        selfcheck.check(processor, memory)
         return SoftVm(processor, memory, vcpu_count, bus)

@@ -11,7 +11,6 @@
         .equ    TARGET, 0xA000                  # executable
         .equ    ALIAS, 0xB000                   # the same page, writable
         .equ    UNMAPPED, 0x40000000
-        .equ    ROUNDS, 400000
 
         .equ    IA32_STAR, 0xC0000081
         .equ    IA32_LSTAR, 0xC0000082
@@ -62,12 +61,13 @@ system_call:
         cli                                     # the interrupt comes before this
         hlt
 
-# A read-modify-write for every round, however often the host breaks in.
+# Count in memory and in a register, however often the host breaks in, until the host says stop.
 count:
-        mov     ecx, ROUNDS
+        xor     ecx, ecx
 1:      add     qword ptr [RESULTS + 0x48], 1
-        dec     ecx
-        jnz     1b
+        inc     rcx
+        cmp     byte ptr [RESULTS + 0x60], 0
+        je      1b
         hlt
 
 # Code changed through another mapping of its page.
@@ -97,9 +97,8 @@ page_fault:
         mov     rax, cr2
         mov     [RESULTS + 0x10], rax
         lea     rax, [rip + behind_fault]
-        xchg    [rsp], rax
-        lea     rdx, [rip + faulting]
-        sub     rax, rdx
+        xchg    rax, [rsp]
+        mov     [RESULTS + 0x58], rax
         iretq
 breakpoint:
         mov     rax, [rsp]
@@ -108,4 +107,3 @@ breakpoint:
 interrupt:
         add     qword ptr [RESULTS + 0x50], 1
         iretq
-cells:

@@ -1,4 +1,7 @@
-"""The machine code of thunks.S and its symbols. Written by tools/assemble_thunks.py; do not edit."""
+"""The machine code around the library, and its labels.
+
+Written by tools/assemble_thunks.py out of thunks.S; do not edit.
+"""
 
 from typing import Final
 

@@ -1,6 +1,6 @@
 """A virtual CPU: its registers while another one runs, and what the scheduler knows about it."""
 
-from struct import pack_into
+from struct import pack_into, unpack_from
 from typing import Final, Protocol
 
 from hibana.engine.soft import clock, cpu_state
@@ -48,7 +48,9 @@ class SoftVcpu:
 
     def restart(self, reset_image: Image, vector: int) -> None:
         """Begin in real mode at `vector` << 12, the rest as after a reset (SDM vol. 3, MP initialization)."""
+        (tsc_offset,) = unpack_from("<Q", self.image, ENV.tsc_offset)  # INIT does not touch the time-stamp counter
         self.image.raw = reset_image.raw
+        pack_into("<Q", self.image, ENV.tsc_offset, tsc_offset)
         pack_into("<I4xQII", self.image, ENV.segs + SEGMENT.SIZE, vector << 8, vector << 12, 0xFFFF, _REAL_MODE_CODE)
         pack_into("<Q", self.image, ENV.eip, 0)
         self.mp_state = RUNNABLE

@@ -88,15 +88,37 @@ def test_each_vcpu_knows_its_number_and_how_many_there_are(count: int, field: in
 def test_every_question_has_an_answer(leaf: int, subleaf: int) -> None:
     registers = ask(leaf, subleaf)
     assert all(0 <= value <= 0xFFFFFFFF for value in registers)
-    announced = {0, 1, 6, 7, 0x15, 0x16, *range(0x80000000, 0x80000005), 0x80000007, 0x80000008}
+    announced = {0, 1, 2, 4, 6, 7, 0x15, 0x16, *range(0x80000000, 0x80000005), *range(0x80000006, 0x80000009)}
     assert registers == (0, 0, 0, 0) or leaf in announced
 
 
-def test_no_paravirtual_interface_no_caches_no_topology() -> None:
-    for leaf in (0x2, 0x4, 0xA, 0xB, 0xD, 0x14, 0x40000000, 0x40000001, 0x80000005):
+def test_leaves_that_would_promise_more_are_zero() -> None:
+    for leaf in (0x3, 0x5, 0xA, 0xB, 0xD, 0x14, 0x40000000, 0x40000001, 0x80000005):
         assert ask(leaf) == (0, 0, 0, 0), hex(leaf)
     assert ask(7, subleaf=1) == (0, 0, 0, 0)
     assert ask(1, subleaf=5) == ask(1), "this leaf has no subleaves"
+
+
+def test_glibc_finds_caches_of_a_size_it_can_work_with() -> None:
+    """Leaf 2 points to leaf 4, which must describe all three levels and then end."""
+    assert ask(2)[0] & 0xFF == 1
+    assert 0xFF in ask(2)[0].to_bytes(4, "little")
+    sizes = {}
+    for subleaf in range(4):
+        eax, ebx, ecx, _ = ask(4, subleaf)
+        ways, partitions, line = (ebx >> 22) + 1, (ebx >> 12 & 0x3FF) + 1, (ebx & 0xFFF) + 1
+        sizes[eax >> 5 & 7, eax & 0x1F] = ways * partitions * line * (ecx + 1) >> 10
+    assert sizes == {(1, 1): 32, (1, 2): 32, (2, 3): 2048, (3, 3): 16384}
+    assert ask(4, 4) == (0, 0, 0, 0)
+    assert ask(0x80000006)[2] >> 16 == sizes[2, 3]
+
+
+@pytest.mark.parametrize(("count", "ids"), [(1, 1), (2, 2), (3, 4), (32, 32)])
+def test_every_vcpu_is_a_core_and_only_the_last_cache_is_shared(count: int, ids: int) -> None:
+    for subleaf in range(4):
+        eax = ask(4, subleaf, count=count)[0]
+        assert (eax >> 26) + 1 == ids
+        assert (eax >> 14 & 0xFFF) + 1 == (ids if eax >> 5 & 7 == 3 else 1)
 
 
 @given(st.integers(400_000, 6_000_000))

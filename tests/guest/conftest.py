@@ -1,0 +1,46 @@
+"""Fixtures of the guest tests: an engine, and `boot`, which stops what it started."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from tests.guest.microvm import MicroVm, start
+from tools.dev import places
+
+
+class Boot(Protocol):
+    """`boot(kernel=…, initrd=…, vcpus=…, mem=…, cmdline=…, shell=…)`."""
+
+    def __call__(self, **wanted: Any) -> MicroVm: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def artefacts() -> None:
+    for path, command in ((places.FIRECRACKER, "build"), (places.GUEST / "vmlinux", "guest")):
+        if not path.exists():
+            pytest.skip(f"{path.relative_to(places.ROOT)} is not there: run tools/devtool {command}")
+
+
+@pytest.fixture(scope="session", params=["soft", "kvm"])
+def engine(request: pytest.FixtureRequest) -> str:
+    if request.param == "kvm" and not find_spec("hibana.engine.kvm"):
+        pytest.skip("this build has no kvm engine yet")
+    return str(request.param)
+
+
+@pytest.fixture
+def boot(engine: str, tmp_path: Path) -> Iterator[Boot]:
+    running: list[MicroVm] = []
+
+    def boot_one(**wanted: Any) -> MicroVm:
+        folder = tmp_path / str(len(running))
+        folder.mkdir()
+        running.append(start(folder, engine, **wanted))
+        return running[-1]
+
+    yield boot_one
+    for vm in running:
+        vm.stop()

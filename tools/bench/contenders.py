@@ -1,0 +1,111 @@
+"""Who runs in the boot benchmark: our soft engine, and QEMU's TCG with the same kernel, initramfs and memory."""
+
+import json
+import os
+import selectors
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from tools.bench.timeline import Hung, Timeline, record
+from tools.dev import places
+from tools.dev.say import Failure, say
+from tools.microvm.job import Job
+from tools.microvm.process import CMDLINE
+
+MEM_MIB: Final = 512
+_LIMIT: Final = 60.0
+_TRIES: Final = 20
+
+
+class Run(NamedTuple):
+    """One boot, one script, one power-off."""
+
+    timeline: Timeline
+    whole: float
+    peak_rss_mib: float
+    cpu: float
+    log: str
+
+
+class Contender(Protocol):
+    """Something that can boot the benchmark's microVM."""
+
+    name: str
+
+    def command(self, folder: Path, initrd: Path) -> Sequence[str]:
+        """Say how to start it."""
+
+
+class Soft:
+    """Hibana's soft engine, configured by a file: one process from spawn to exit."""
+
+    name = "hibana soft"
+
+    def command(self, folder: Path, initrd: Path) -> Sequence[str]:
+        source = {
+            "kernel_image_path": str(places.GUEST / "vmlinux"),
+            "initrd_path": str(initrd),
+            "boot_args": CMDLINE,
+        }
+        machine = {"vcpu_count": 1, "mem_size_mib": MEM_MIB}
+        config = folder / "vm.json"
+        config.write_text(json.dumps({"boot-source": source, "machine-config": machine}))
+        log = ("--log-path", str(folder / "log"), "--level", "Debug")
+        return [str(places.FIRECRACKER), "--no-api", "--config-file", str(config), "--engine", "soft", *log]
+
+
+class Qemu:
+    """QEMU's TCG on its lightest machine; without `reboot=t` it would not notice the end of the guest."""
+
+    name = "QEMU TCG"
+
+    def command(self, folder: Path, initrd: Path) -> Sequence[str]:
+        machine = "microvm,x-option-roms=off,pic=off,rtc=on,isa-serial=on"
+        bare = ("-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot")
+        engine = ("-M", machine, "-accel", "tcg", "-cpu", "max", "-m", str(MEM_MIB))
+        cmdline = CMDLINE.replace("reboot=k", "reboot=t")
+        guest = ("-kernel", str(places.GUEST / "vmlinux"), "-initrd", str(initrd), "-append", cmdline)
+        return ["qemu-system-x86_64", *engine, *bare, *guest]
+
+
+def measure(contender: Contender) -> Run:
+    """Run the script once; a run that hangs is said and repeated."""
+    for _ in range(_TRIES):
+        try:
+            return _measure_once(contender)
+        except Hung as hung:
+            say(f"  {contender.name} hung, once more: {hung}")
+    raise Failure(f"{contender.name} hung {_TRIES} times in a row")
+
+
+def _measure_once(contender: Contender) -> Run:
+    with tempfile.TemporaryDirectory(prefix="hibana-bench-") as name:
+        folder = Path(name)
+        initrd = Job(["sh", "/bench/phases.sh"]).initrd(places.GUEST / "script.cpio", folder)
+        command = contender.command(folder, initrd)
+        spawned = time.monotonic()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+        assert process.stdout
+        assert process.stderr
+        try:
+            timeline = record(process.stdout, spawned, _LIMIT)
+        finally:
+            process.kill()
+            _, status, usage = os.wait4(process.pid, 0)
+            whole = time.monotonic() - spawned
+            process.returncode = os.waitstatus_to_exitcode(status)
+            complaint = process.stderr.read().decode()
+            process.stdout.close()
+            process.stderr.close()
+        if "MARK perl" not in timeline.at:
+            raise Failure(f"{contender.name} did not reach the end of the script:\n{complaint}")
+        log = folder / "log"
+        return Run(
+            timeline, whole, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime, log.read_text() if log.exists() else ""
+        )

@@ -1,0 +1,70 @@
+"""When a booting guest said what: its console, with the time of every line."""
+
+import os
+import time
+from collections.abc import Mapping
+from typing import IO, Final, NamedTuple
+
+# What the kernel prints on its way, in this order, on every machine of ours; the phase that ends there.
+KERNEL_MILESTONES: Final[Mapping[str, str]] = {
+    "Linux version": "first word of the kernel",
+    "Memory: ": "memory map, paging",
+    "smpboot: Total of": "clock, CPUs",
+    "clocksource: Switched to": "subsystems",
+    "Freeing initrd memory": "initramfs unpacked",
+    "Run /init": "drivers, certificates",
+}
+TO_INIT: Final = "Run /init"
+LAST_MARK: Final = "MARK perl"
+_HANGS: Final = "Unable to calibrate against PIT"
+
+
+class Hung(Exception):
+    """The guest will not go on: QEMU's microvm lost the calibration of its clock, or time is up."""
+
+
+class Timeline(NamedTuple):
+    """Milestones of one run, seconds since the process was spawned, and the lines the script printed."""
+
+    at: dict[str, float]
+    printed: tuple[str, ...]
+
+
+def record(console: IO[bytes], spawned: float, limit: float) -> Timeline:
+    """Read the console until it closes. Raises Hung."""
+    at: dict[str, float] = {}
+    printed: list[str] = []
+    rest = b""
+    os.set_blocking(console.fileno(), True)
+    while piece := os.read(console.fileno(), 65536):
+        now = time.monotonic() - spawned
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            text = line.decode(errors="replace").rstrip("\r")
+            if _HANGS in text or now > limit:
+                raise Hung(text)
+            _note(text, now, at, printed)
+    return Timeline(at, tuple(printed))
+
+
+def _note(text: str, now: float, at: dict[str, float], printed: list[str]) -> None:
+    if text.startswith("MARK "):
+        at[text] = now
+    elif text.startswith("["):
+        for milestone in KERNEL_MILESTONES:
+            if milestone in text:
+                at.setdefault(milestone, now)
+    elif TO_INIT in at:
+        printed.append(text)
+
+
+def phases(timeline: Timeline) -> dict[str, float]:
+    """Turn moments into durations: each phase from the end of the one before."""
+    moments = {phase: timeline.at[milestone] for milestone, phase in KERNEL_MILESTONES.items()}
+    moments |= {mark.removeprefix("MARK "): moment for mark, moment in timeline.at.items() if mark.startswith("MARK ")}
+    durations: dict[str, float] = {}
+    before = 0.0
+    for phase, moment in sorted(moments.items(), key=lambda item: item[1]):
+        durations[phase] = moment - before
+        before = moment
+    return durations
