@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from hibana.engine.soft import offsets
@@ -100,7 +99,7 @@ def _name(image: bytes, at: int) -> str:
 def render_thunks(source: str, program: Program) -> str:
     """Write the thunks as Python: code up to the cells, and which label is what."""
     labels = dict(program.labels)
-    cells, functions, libc, end = (labels.pop(name) for name in ("cells", "functions", "libc_functions", "cells_end"))
+    cells, end = labels.pop("cells"), labels.pop("cells_end")
     code = program.code[:cells].rstrip(b"\xcc")
     entries = {name: value for name, value in labels.items() if value < cells}
     places = {name: value - cells for name, value in labels.items() if value >= cells}
@@ -113,11 +112,7 @@ def render_thunks(source: str, program: Program) -> str:
         + f"ENTRIES: Final = {_mapping(entries)}\n"
         + '"""Thunk → offset in CODE. A thunk with the name of a library function replaces it."""\n\n'
         + f"CELLS: Final = {_mapping(places)}\n"
-        + '"""Cell → offset from CELLS_AT."""\n\n'
-        + f"FUNCTIONS: Final = {_names(name for name in labels if functions <= labels[name] < libc)}\n"
-        + '"""Cells that hold the address of the library\'s function of the same name."""\n\n'
-        + f"LIBC_FUNCTIONS: Final = {_names(name for name in labels if libc <= labels[name] < end)}\n"
-        + '"""The same for the C library."""\n'
+        + '"""Cell → offset from CELLS_AT; `lib_NAME` and `libc_NAME` hold the addresses of functions."""\n'
     )
 
 
@@ -144,10 +139,6 @@ def _code(code: bytes) -> str:
 
 def _mapping(values: dict[str, int]) -> str:
     return "{\n" + "".join(f'    "{name}": {value},\n' for name, value in values.items()) + "}"
-
-
-def _names(values: Iterable[str]) -> str:
-    return "(\n" + "".join(f'    "{name}",\n' for name in values) + ")"
 
 
 if __name__ == "__main__":

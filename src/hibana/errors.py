@@ -56,6 +56,22 @@ def os_text(error: OSError) -> str:
     return f"{_MUSL.get(number) or os.strerror(number)} (os error {number})"
 
 
+_KINDS: Final = {
+    errno.ENOENT: "NotFound",
+    errno.EACCES: "PermissionDenied",
+    errno.EPERM: "PermissionDenied",
+    errno.EISDIR: "IsADirectory",
+    errno.ENOTDIR: "NotADirectory",
+}
+
+
+def os_debug(error: OSError) -> str:
+    """Render an operating system error as Rust's debug form, which the reference's panics show."""
+    number = error.errno or 0
+    message = _MUSL.get(number) or os.strerror(number)
+    return f'Os {{ code: {number}, kind: {_KINDS.get(number, "Uncategorized")}, message: "{message}" }}'
+
+
 # --- command line -----------------------------------------------------------------------------------------------------
 
 
@@ -105,6 +121,45 @@ class InvalidInstanceId(Panic):
 
 class InvalidNumber(Panic):
     text = "'{name}' parameter expected to be of '{type}' type.: ParseIntError {{ kind: {kind} }}"
+
+
+class FileUnreadable(Panic):
+    text = "Unable to open or read from the {what} file: {cause}"
+
+
+class MetadataPanic(Panic):
+    text = "{message}"
+
+
+class LoggerInitError(VmmError):
+    text = "Could not initialize logger: {cause}"
+
+
+class MetricsStartError(VmmError):
+    text = "Could not initialize metrics: {cause}"
+
+
+class UnknownEngine(VmmError):
+    text = "There is no engine {name!r}. Choose one of {choices}."
+    exit_code = 152
+
+
+class SeccompFilterNotHere(VmmError):
+    """Deleted when seccomp filters land."""
+
+    text = "Seccomp error: this build of Hibana has no seccomp filters yet. Leave --seccomp-filter out."
+
+
+class EnablePciNotHere(VmmError):
+    """Deleted when the PCI transport lands."""
+
+    text = "This build of Hibana has no PCI transport yet. Leave --enable-pci out."
+
+
+class SnapshotFormatNotHere(VmmError):
+    """Deleted when snapshots land."""
+
+    text = "When printing Snapshot Data format: this build of Hibana has no snapshots yet."
 
 
 class SignalHandlersError(VmmError):
@@ -517,6 +572,18 @@ class ConfigFileStartError(VmmError):
     text = "Could not Start MicroVM from one single json: {cause}"
 
 
+class BuildFromJsonError(VmmError):
+    text = "{mode}Error error: Failed to build MicroVM from Json: {cause}"
+
+
+class MetadataFileError(VmmError):
+    text = "{mode}Error error: Failed to build MicroVM: Populating MMDS from file failed: {cause}."
+
+
+class StoppedWithError(VmmError):
+    text = "{mode}Error error: {words} an error: GenericError"
+
+
 class InvalidJson(VmmError):
     text = "Invalid JSON: {cause}"
 
@@ -590,7 +657,8 @@ class SystemConfigError(VmmError):
 
 class KernelLoadError(VmmError):
     text = (
-        "Cannot load kernel due to invalid memory configuration or invalid kernel image: Kernel Loader: {cause}"
+        "Cannot load kernel due to invalid memory configuration or invalid kernel image:"
+        " Kernel Loader: failed to load {format} kernel image: Kernel Loader: {cause}"
     )
 
 
@@ -666,7 +734,7 @@ class MissingDevice(VmmError):
     text = "This build of Hibana has no {device} device yet; remove it from the configuration to start the microVM."
 
 
-# --- a running microVM --------------------------------------------------------------------------------------------------
+# --- a running microVM ------------------------------------------------------------------------------------------------
 
 
 class PciNotEnabled(ActionError):

@@ -5,10 +5,10 @@ import shlex
 from pathlib import Path
 from typing import Final
 
+from hibana.sdk.machine import Machine
 from tests.guest.console import Console
 from tools.dev import places
 from tools.guest.cpio import Archive
-from tools.microvm.api import Api
 from tools.microvm.process import CMDLINE, Firecracker, Wanted
 
 # One boot takes 2 s on an idle machine; a loaded CI machine may be twenty times slower.
@@ -30,7 +30,7 @@ class MicroVm:
         self.console = Console(vmm.stdout, vmm.stdin)
 
     @property
-    def api(self) -> Api:
+    def api(self) -> Machine:
         """The VMM's API."""
         return self.vmm.api
 

@@ -32,7 +32,7 @@ def test_poweroff_halts_the_cpus_and_nothing_else(boot: Boot) -> None:
     vm.wait_for("reboot: ")
     time.sleep(0.5)
     assert vm.is_running
-    assert vm.api.get("/")["state"] == "Running"
+    assert vm.api.get_instance_info().state == "Running"
     vm.vmm.process.send_signal(signal.SIGTERM)
     assert vm.exit_code == -signal.SIGTERM
 
@@ -46,7 +46,7 @@ def test_a_triple_fault_is_an_error(boot: Boot) -> None:
 def test_ctrl_alt_del_reboots(boot: Boot) -> None:
     vm = boot()
     vm.run("grep -q 'AT Translated Set 2 keyboard\\|AT Raw Set 2 keyboard' /proc/bus/input/devices")
-    vm.api.put("/actions", action_type="SendCtrlAltDel")
+    vm.api.send_ctrl_alt_del()
     assert vm.exit_code == 0
 
 

@@ -11,13 +11,13 @@ def test_a_paused_guest_says_nothing_and_then_goes_on(boot: Boot) -> None:
     vm = boot()
     vm.send("i=0; while :; do echo tick $i; i=$((i + 1)); sleep 0.1; done\n")
     vm.wait_for("tick 5")
-    vm.api.patch("/vm", state="Paused")
-    assert vm.api.get("/")["state"] == "Paused"
+    vm.api.pause_vm()
+    assert vm.api.get_instance_info().state == "Paused"
     time.sleep(0.3)  # what was under way in the pipe
     before = vm.console.text
     time.sleep(PAUSE)
     assert vm.console.text == before
-    vm.api.patch("/vm", state="Resumed")
+    vm.api.resume_vm()
     last = int(before.split()[-1])
     vm.wait_for(f"tick {last + 20}")
 
@@ -25,9 +25,9 @@ def test_a_paused_guest_says_nothing_and_then_goes_on(boot: Boot) -> None:
 def test_clock_and_timers_are_sane_after_a_pause(boot: Boot) -> None:
     vm = boot(vcpus=2)
     before = float(vm.run("cut -d' ' -f1 /proc/uptime"))
-    vm.api.patch("/vm", state="Paused")
+    vm.api.pause_vm()
     time.sleep(PAUSE)
-    vm.api.patch("/vm", state="Resumed")
+    vm.api.resume_vm()
     after = float(vm.run("cut -d' ' -f1 /proc/uptime"))
     assert before < after
     vm.run("sleep 1; usleep 1000")
@@ -41,6 +41,6 @@ def test_many_pauses_lose_nothing(boot: Boot) -> None:
     vm = boot(vcpus=2)
     vm.send("sh -c 'i=0; while [ $i -lt 30000 ]; do i=$((i + 1)); done; echo counted $i'\n")
     for _ in range(20):
-        vm.api.patch("/vm", state="Paused")
-        vm.api.patch("/vm", state="Resumed")
+        vm.api.pause_vm()
+        vm.api.resume_vm()
     vm.wait_for("counted 30000")

@@ -2,15 +2,14 @@
 
 import json
 import os
-import selectors
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import IO, Final, NamedTuple, Protocol
 
-from tools.bench.timeline import Hung, Timeline, record
+from tools.bench.timeline import LAST_MARK, Hung, Timeline, record
 from tools.dev import places
 from tools.dev.say import Failure, say
 from tools.microvm.job import Job
@@ -28,6 +27,8 @@ class Run(NamedTuple):
     whole: float
     peak_rss_mib: float
     cpu: float
+    clock: float
+    """When it was spawned, in the time of the log."""
     log: str
 
 
@@ -87,25 +88,28 @@ def _measure_once(contender: Contender) -> Run:
         folder = Path(name)
         initrd = Job(["sh", "/bench/phases.sh"]).initrd(places.GUEST / "script.cpio", folder)
         command = contender.command(folder, initrd)
-        spawned = time.monotonic()
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
-        )
-        assert process.stdout
-        assert process.stderr
+        complaints = folder / "stderr"
+        with open(complaints, "wb") as stderr:
+            run = _spawn(command, stderr)
+        if LAST_MARK not in run.timeline.at:
+            raise Failure(f"{contender.name} did not reach the end of the script:\n{complaints.read_text()}")
+        log = folder / "log"
+        return run._replace(log=log.read_text() if log.exists() else "")
+
+
+def _spawn(command: Sequence[str], stderr: IO[bytes]) -> Run:
+    clock = time.time()
+    spawned = time.monotonic()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, bufsize=0)
+    assert process.stdout
+    with process.stdout:
         try:
             timeline = record(process.stdout, spawned, _LIMIT)
-        finally:
+        except BaseException:
             process.kill()
-            _, status, usage = os.wait4(process.pid, 0)
-            whole = time.monotonic() - spawned
-            process.returncode = os.waitstatus_to_exitcode(status)
-            complaint = process.stderr.read().decode()
-            process.stdout.close()
-            process.stderr.close()
-        if "MARK perl" not in timeline.at:
-            raise Failure(f"{contender.name} did not reach the end of the script:\n{complaint}")
-        log = folder / "log"
-        return Run(
-            timeline, whole, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime, log.read_text() if log.exists() else ""
-        )
+            process.wait()
+            raise
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    whole = time.monotonic() - spawned
+    return Run(timeline, whole, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime, clock, "")

@@ -1,6 +1,7 @@
 """When a booting guest said what: its console, with the time of every line."""
 
 import os
+import select
 import time
 from collections.abc import Mapping
 from typing import IO, Final, NamedTuple
@@ -35,16 +36,22 @@ def record(console: IO[bytes], spawned: float, limit: float) -> Timeline:
     at: dict[str, float] = {}
     printed: list[str] = []
     rest = b""
-    os.set_blocking(console.fileno(), True)
-    while piece := os.read(console.fileno(), 65536):
+    while piece := _read(console, spawned + limit):
         now = time.monotonic() - spawned
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
             text = line.decode(errors="replace").rstrip("\r")
-            if _HANGS in text or now > limit:
+            if _HANGS in text:
                 raise Hung(text)
             _note(text, now, at, printed)
     return Timeline(at, tuple(printed))
+
+
+def _read(console: IO[bytes], give_up: float) -> bytes:
+    ready, _, _ = select.select([console], [], [], max(0, give_up - time.monotonic()))
+    if not ready:
+        raise Hung("time is up")
+    return os.read(console.fileno(), 65536)
 
 
 def _note(text: str, now: float, at: dict[str, float], printed: list[str]) -> None:
@@ -54,7 +61,7 @@ def _note(text: str, now: float, at: dict[str, float], printed: list[str]) -> No
         for milestone in KERNEL_MILESTONES:
             if milestone in text:
                 at.setdefault(milestone, now)
-    elif TO_INIT in at:
+    elif TO_INIT in at and not text.startswith("\036"):
         printed.append(text)
 
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from hibana.sdk.machine import ApiError
 from tools.dev import build, guest, places
 from tools.dev.say import Failure, say
-from tools.microvm.api import ApiError
 from tools.microvm.job import REPORT, SHELL, Job, Output, Terminal
 from tools.microvm.process import CMDLINE, Firecracker, VmmDied, Wanted
 from tools.microvm.relay import Left, RawTerminal, relay

@@ -33,11 +33,13 @@ SCRIPT_FILES: Final[Mapping[str, tuple[str, ...]]] = {
 
 # What no guest program of ours imports, or what needs libraries that are not there.
 _PYTHON_LEFT_OUT: Final = (
+    "sitecustomize.py",
     *("test", "unittest", "doctest.py", "pydoc.py", "pydoc_data", "turtle.py", "xmlrpc", "asyncio", "email", "html"),
     *("http", "xml", "multiprocessing", "logging", "wsgiref", "mailbox.py", "imaplib.py", "smtplib.py"),
     *("encodings/cp*", "encodings/mac_*", "encodings/iso8859_*", "encodings/*_jisx*", "encodings/koi8*"),
     *("encodings/euc_*", "encodings/iso2022*", "encodings/big5*", "encodings/gb*", "encodings/shift_*"),
 )
+_PERL_UNICODE: Final = "/usr/lib/x86_64-linux-gnu/perl-base/unicore/*"
 _PYTHON_EXTENSIONS: Final = ("_contextvars", "_decimal", "_json", "_queue", "_typing", "mmap", "resource", "termios")
 
 
@@ -93,7 +95,7 @@ def _extract(deb: Path, patterns: tuple[str, ...], tree: Path) -> None:
 
 
 def _wanted(path: str, patterns: tuple[str, ...]) -> bool:
-    if not any(fnmatch(path, pattern) for pattern in patterns):
+    if not any(fnmatch(path, pattern) for pattern in patterns) or fnmatch(path, _PERL_UNICODE):
         return False
     inner = path.removeprefix("/usr/lib/python3.11/")
     if inner == path:

@@ -1,11 +1,13 @@
-"""A firecracker process and the four calls that boot a microVM in it."""
+"""A firecracker process and the three calls that boot a microVM in it."""
 
 import subprocess
 import time
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from tools.microvm.api import Api
+from hibana.config.boot_source import BootSourceConfig
+from hibana.config.machine import MachineConfig
+from hibana.sdk.machine import Machine
 
 CMDLINE: Final = (
     "console=ttyS0 reboot=k panic=1 nomodule 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd "
@@ -43,15 +45,15 @@ class Firecracker:
         assert self.process.stdout
         self.stdin: IO[bytes] = self.process.stdin
         self.stdout: IO[bytes] = self.process.stdout
-        self._api: Api | None = None
+        self._api: Machine | None = None
 
     @property
-    def api(self) -> Api:
+    def api(self) -> Machine:
         """The API, as soon as the process listens. Raises VmmDied."""
         while self._api is None:
-            api = Api(self._socket)
+            api = Machine(str(self._socket))
             try:
-                api.get("/")
+                api.get_instance_info()
                 self._api = api
             except (FileNotFoundError, ConnectionRefusedError):
                 if self.process.poll() is not None:
@@ -61,12 +63,10 @@ class Firecracker:
 
     def boot(self, wanted: Wanted) -> None:
         """Start a microVM."""
-        self.api.put("/machine-config", vcpu_count=wanted.vcpus, mem_size_mib=wanted.mem_mib)
-        source = {"kernel_image_path": str(wanted.kernel), "boot_args": wanted.cmdline}
-        if wanted.initrd:
-            source["initrd_path"] = str(wanted.initrd)
-        self.api.put("/boot-source", **source)
-        self.api.put("/actions", action_type="InstanceStart")
+        initrd = str(wanted.initrd) if wanted.initrd else None
+        self.api.put_machine_config(MachineConfig(vcpu_count=wanted.vcpus, mem_size_mib=wanted.mem_mib))
+        self.api.put_boot_source(BootSourceConfig(str(wanted.kernel), initrd, wanted.cmdline))
+        self.api.start_instance()
 
     def last_words(self) -> str:
         """Collect what a dead process left behind."""

@@ -17,13 +17,15 @@ _HEAD_SIZE: Final = SETUP_HEADER_END  # more than the ELF header
 
 def load_kernel(memory: GuestMemory, fd: int) -> Kernel:
     """Load the image into guest memory (machine.md §2.1); the file's own offset does not matter."""
+    image_format = "ELF"
     try:
         head = _read_head(fd)
         if not head.startswith(elf.MAGIC) and has_setup_header(head):
+            image_format = "bzImage"
             return bzimage.load(memory, fd, head)
         return Kernel(elf.load_file(memory, fd, head))
     except BadKernelImage as error:
-        raise KernelLoadError(cause=error) from error
+        raise KernelLoadError(format=image_format, cause=error) from error
 
 
 def _read_head(fd: int) -> bytes:

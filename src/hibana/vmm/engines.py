@@ -4,17 +4,17 @@ import os
 from typing import Final
 
 from hibana.engine.interface import Engine
-from hibana.errors import EngineError
+from hibana.errors import EngineError, UnknownEngine
 from hibana.observe import log
 
 CHOICES: Final = ("auto", "kvm", "soft")
 
 
 def wanted_engine(option: str | None) -> str:
-    """Name the engine that the command line or `HIBANA_ENGINE` asks for. Raises EngineError for an unknown name."""
+    """Name the engine that the command line or `HIBANA_ENGINE` asks for. Raises UnknownEngine."""
     name = option or os.environ.get("HIBANA_ENGINE") or "auto"
     if name not in CHOICES:
-        raise EngineError(cause=f"There is no engine {name!r}. Choose one of {', '.join(CHOICES)}.")
+        raise UnknownEngine(name=name, choices=", ".join(CHOICES))
     return name
 
 

@@ -19,7 +19,7 @@ exception, or INT 0x80 from user code, continues at `resume` in ring 0. An excep
 import struct
 from typing import Final, NamedTuple
 
-from hibana.engine.state import DescriptorTable, Regs, Segment, Sregs, VcpuState
+from hibana.engine.state import RUNNABLE, DescriptorTable, Regs, Segment, Sregs, VcpuState
 from hibana.memory.guest import GuestMemory
 from hibana.units import GIB, MIB
 
@@ -345,7 +345,8 @@ def _write_page_tables(memory: GuestMemory) -> None:
 
 
 def boot_state(reset: VcpuState, entry: int) -> VcpuState:
-    """Turn the reset state into flat 64-bit mode at `entry` with the tables above."""
+    """Turn a state into flat 64-bit mode at `entry` with the tables above."""
+    reset.mp_state = RUNNABLE
     reset.regs = Regs(rip=entry, rsp=STACKS + 0x1000)
     flat = Segment(limit=0xFFFFFFFF, selector=KERNEL_DATA, type=3, db=1, g=1)
     reset.sregs = Sregs(

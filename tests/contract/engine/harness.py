@@ -183,6 +183,18 @@ class Guest:
         for runner in self.vm.runners:
             runner.kick()
 
+    def thaw(self, *, chips_first: bool = True) -> None:
+        """Save everything, throw the virtual machine away and go on in a new one over the same memory."""
+        chips, states = self.vm.save(), [vcpu.save() for vcpu in self.vm.vcpus]
+        self.vm.close()
+        self.vm = self.engine.create_vm(self.memory, len(states), self.bus)
+        if chips_first:
+            self.vm.load(chips)
+        for vcpu, state in zip(self.vm.vcpus, states, strict=True):
+            vcpu.load(state)
+        if not chips_first:
+            self.vm.load(chips)
+
     def describe(self) -> str:
         """Show registers, traps and the last accesses, for a failed test."""
         lines = []

@@ -155,52 +155,32 @@ def test_x87_comparisons_set_the_flags_of_the_integer_unit(boot: Boot) -> None:
     assert list(guest.memory.read(guests.HEAP, 4)) == [0x01, 0x00, 0x40, 0x45]
 
 
-def test_x87_status_flags_tell_what_happened(boot: Boot) -> None:
-    guest = boot("""
-    .macro STATUS
-        fnstsw ax
-        and eax, 0x3f
-        stosb
-        fnclex
-    .endm
+X87_CASES: Final = {
+    "invalid": ("fldz", "fdiv qword ptr [zero]", 0x01),
+    "division by zero": ("fld1", "fdiv qword ptr [zero]", 0x04),
+    "inexact": ("fld1", "fdiv dword ptr [three]", 0x20),
+    "overflow": ("fld tbyte ptr [largest]", "fadd st, st(0)", 0x28),
+    "denormal operand and underflow": ("fld tbyte ptr [smallest]", "fdiv dword ptr [three]", 0x32),
+}
+
+
+@pytest.mark.parametrize("name", X87_CASES)
+def test_the_x87_status_word_remembers_exceptions_that_are_masked(boot: Boot, name: str) -> None:
+    load, instruction, flags = X87_CASES[name]
+    guest = boot(f"""
     start:
         fninit
-        mov edi, HEAP
-        fldz
-        fldz
-        fdivp                               # 0/0: invalid
-        STATUS
-        fstp st(0)
-        fld1
-        fldz
-        fdivp                               # 1/0 or 0/1
-        fstp st(0)
-        fldz
-        fld1
-        fdivrp                              # the other way round: one of the two divides by zero
-        STATUS
-        fstp st(0)
-        fld1
-        fild word ptr [three]
-        fdivp                               # 1/3: inexact
-        STATUS
-        fstp st(0)
-        fld tbyte ptr [largest]
-        fadd st, st(0)                      # overflow, inexact
-        STATUS
-        fstp st(0)
-        fld tbyte ptr [smallest]
-        fild word ptr [three]
-        fdivp                               # denormal operand, underflow, inexact
-        STATUS
-        fstp st(0)
+        {load}
+        {instruction}
+        fnstsw [HEAP]
         END
-    three: .word 3
+    zero: .double 0.0
+    three: .float 3.0
     largest: .quad 0xffffffffffffffff; .word 0x7ffe
     smallest: .quad 0x0000000000000001; .word 0
     """)
     guest.run()
-    assert list(guest.memory.read(guests.HEAP, 5)) == [0x01, 0x04, 0x20, 0x28, 0x32]
+    assert guest.number(guests.HEAP, 2) & 0x3F == flags
 
 
 def test_an_x87_push_onto_a_full_stack_is_a_stack_fault(boot: Boot) -> None:
@@ -304,32 +284,29 @@ def test_mxcsr_remembers_exceptions_that_are_masked(boot: Boot, name: str) -> No
     assert guest.number(guests.HEAP, 4) == 0x1F80 | flags
 
 
-@pytest.mark.parametrize(
-    ("name", "setting", "instruction", "result"),
-    [
-        ("flush to zero", 0x9F80, "mulsd xmm0, xmm1", 0),
-        ("denormals are zero", 0x1FC0, "addsd xmm2, xmm3", 0),
-        ("neither", 0x1F80, "addsd xmm2, xmm3", 1),
-    ],
-)
-def test_mxcsr_treats_denormals_as_told(boot: Boot, name: str, setting: int, instruction: str, result: int) -> None:
+DENORMALS: Final = {
+    "flush to zero": (0x9F80, "mulsd xmm0, xmm0", "1e-160", 0),
+    "denormals are zero": (0x1FC0, "addsd xmm0, xmm1", "5e-324", 0),
+    "neither": (0x1F80, "addsd xmm0, xmm1", "5e-324", 1),
+}
+
+
+@pytest.mark.parametrize("name", DENORMALS)
+def test_mxcsr_treats_denormals_as_told(boot: Boot, name: str) -> None:
+    setting, instruction, value, result = DENORMALS[name]
     guest = boot(f"""
     start:
         mov dword ptr [HEAP], {setting}
         ldmxcsr [HEAP]
-        movsd xmm0, [tiny]
-        movsd xmm1, [tiny]
-        movsd xmm2, [smallest]
-        xorps xmm3, xmm3
+        movsd xmm0, [value]
+        xorps xmm1, xmm1
         {instruction}
         movsd [HEAP + 16], xmm0
-        movsd [HEAP + 24], xmm2
         END
-    tiny: .double 1e-160
-    smallest: .quad 1
+    value: .double {value}
     """)
     guest.run()
-    assert guest.number(guests.HEAP + (16 if "xmm0" in instruction else 24)) == result
+    assert guest.number(guests.HEAP + 16) == result
 
 
 A: Final = bytes(range(0x70, 0xF0, 8))
@@ -406,13 +383,13 @@ def test_fxsave_and_fxrstor_carry_the_whole_state(boot: Boot) -> None:
     guest = boot(f"""
     start:
         fninit
-        mov word ptr [scratch], 0xe7f       # double precision, round to zero... and all masked
-        fldcw [scratch]
-        mov dword ptr [scratch], 0x3fa0
-        ldmxcsr [scratch]
         fld1
         fldpi
         fldl2e
+        mov word ptr [scratch], 0xe7f       # double precision, towards zero, all masked
+        fldcw [scratch]
+        mov dword ptr [scratch], 0x3fa0
+        ldmxcsr [scratch]
         {loads}
         fxsave64 [HEAP + 0x1000]
         fninit

@@ -36,6 +36,8 @@ TEXT = random.Random(2).randbytes(200_000) + bytes(3 * MIB) + b"etext"
 DATA = b"data" * 1000
 KERNEL = elf(Load(0x1000000, TEXT), Load(0x1400000, DATA))
 LOADER = "Cannot load kernel due to invalid memory configuration or invalid kernel image: Kernel Loader: "
+ELF_LOADER = LOADER + "failed to load ELF kernel image: Kernel Loader: "
+BZIMAGE_LOADER = LOADER + "failed to load bzImage kernel image: Kernel Loader: "
 
 
 @pytest.fixture
@@ -98,14 +100,14 @@ def test_notes_without_a_pvh_entry_change_nothing(memory: GuestMemory, notes: by
 
 
 def test_a_pvh_note_without_an_address_is_refused(memory: GuestMemory) -> None:
-    assert refusal(memory, elf(notes=note(b"Xen\0", b"\1\2\3", 18))) == LOADER + "Invalid PVH note header"
-    assert refusal(memory, elf(notes=pvh_note(ENTRY)[:-2])) == LOADER + "Invalid PVH note header"
+    assert refusal(memory, elf(notes=note(b"Xen\0", b"\1\2\3", 18))) == ELF_LOADER + "Invalid PVH note header"
+    assert refusal(memory, elf(notes=pvh_note(ENTRY)[:-2])) == ELF_LOADER + "Invalid PVH note header"
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0x1000, 100), (1 << 63, 4), ((1 << 64) - 1, 4), (64, 1 << 40)])
 def test_notes_outside_the_file_are_refused(memory: GuestMemory, offset: int, size: int) -> None:
     image = elf_header(ENTRY, 1) + program_header(4, offset, 0, size, size)
-    assert refusal(memory, image) == LOADER + "Unable to read note header"
+    assert refusal(memory, image) == ELF_LOADER + "Unable to read note header"
 
 
 def test_the_last_notes_decide(memory: GuestMemory) -> None:
@@ -145,7 +147,7 @@ BAD_ELFS = {
 @pytest.mark.parametrize("image", BAD_ELFS)
 def test_a_bad_elf_is_refused_with_the_reference_sentence(memory: GuestMemory, image: str) -> None:
     content, sentence = BAD_ELFS[image]
-    assert refusal(memory, content) == LOADER + sentence
+    assert refusal(memory, content) == ELF_LOADER + sentence
 
 
 def test_the_first_thing_wrong_is_the_one_reported(memory: GuestMemory) -> None:
@@ -160,7 +162,7 @@ def test_segments_that_can_only_overlap_are_refused_before_they_are_copied(memor
     os.truncate(fd, 33 * MIB)
     with pytest.raises(VmmError) as caught:
         load_kernel(memory, fd)
-    assert str(caught.value) == LOADER + "Unable to read kernel image"
+    assert str(caught.value) == ELF_LOADER + "Unable to read kernel image"
     assert writes == []
 
 
@@ -174,7 +176,7 @@ def test_a_directory_is_no_kernel(memory: GuestMemory) -> None:
     with pytest.raises(VmmError) as caught:
         load_kernel(memory, fd)
     os.close(fd)
-    assert str(caught.value) == LOADER + "Unable to read elf header"
+    assert str(caught.value) == ELF_LOADER + "Unable to read elf header"
 
 
 # --- bzImages ---------------------------------------------------------------------------------------------------------
@@ -228,31 +230,31 @@ def test_a_header_never_reaches_what_lies_behind_it_in_the_zero_page(memory: Gue
 
 
 NO_64_BIT_ENTRY = "bzImage does not provide a 64-bit entry point"
-UNREADABLE = LOADER + "Unable to read bzImage compressed kernel"
+UNREADABLE = BZIMAGE_LOADER + "Unable to read bzImage compressed kernel"
 BAD_BZIMAGES = {
-    "of protocol 1": (bzimage(b"", version=0x1FF), LOADER + "Invalid bzImage"),
-    "a zImage": (bzimage(b"", loadflags=0), LOADER + "Invalid bzImage"),
+    "of protocol 1": (bzimage(b"", version=0x1FF), BZIMAGE_LOADER + "Invalid bzImage"),
+    "a zImage": (bzimage(b"", loadflags=0), BZIMAGE_LOADER + "Invalid bzImage"),
     "shorter than its setup": (
         bzimage(b"", setup_sects=255),
-        LOADER + "Underflow occurred during an arithmetic operation",
+        BZIMAGE_LOADER + "Underflow occurred during an arithmetic operation",
     ),
-    "loaded below 1 MiB": (bzimage(b"", code32_start=0xFFFFF), LOADER + "invalid kernel start address"),
+    "loaded below 1 MiB": (bzimage(b"", code32_start=0xFFFFF), BZIMAGE_LOADER + "invalid kernel start address"),
     "too old for 64 bits": (bzimage(b"", version=0x20B), NO_64_BIT_ENTRY),
     "of 32 bits": (bzimage(b"", xloadflags=0xFFFE), NO_64_BIT_ENTRY),
     "loaded above RAM": (bzimage(b"", code32_start=64 * MIB), UNREADABLE),
     "payload nowhere": (bzimage(b"", payload_offset=0xFFFFFFFF), UNREADABLE),
     "payload across the end": (bzimage(b"xyz", payload_length=4), UNREADABLE),
     "payload cut short": (bzimage(COMPRESSIONS["xz"](KERNEL)[:5000]), UNREADABLE + ": cut short"),
-    "kernel inside cut short": (bzimage(COMPRESSIONS["gzip"](KERNEL[:-1])), LOADER + "Unable to read kernel image"),
+    "kernel inside cut short": (bzimage(COMPRESSIONS["gzip"](KERNEL[:-1])), BZIMAGE_LOADER + "Unable to read kernel image"),
     "kernel inside without headers": (
         bzimage(COMPRESSIONS["gzip"](elf_header(ENTRY, 9))),
-        LOADER + "Unable to read program header",
+        BZIMAGE_LOADER + "Unable to read program header",
     ),
     "kernel inside above RAM": (
         bzimage(COMPRESSIONS["gzip"](elf(Load(64 * MIB, DATA)))),
-        LOADER + "Unable to read kernel image",
+        BZIMAGE_LOADER + "Unable to read kernel image",
     ),
-    "cut in its header": (bzimage(b"")[:0x280], LOADER + "Invalid Elf magic number"),
+    "cut in its header": (bzimage(b"")[:0x280], ELF_LOADER + "Invalid Elf magic number"),
 }
 
 

@@ -103,7 +103,7 @@ def test_a_kernel_that_cannot_be_loaded_is_a_system_configuration_error(memory: 
         load_images(memory, file_of(b"not a kernel" * 100), None)
     assert str(caught.value) == (
         "System configuration error: Cannot load kernel due to invalid memory configuration or invalid kernel image: "
-        "Kernel Loader: Invalid Elf magic number"
+        "Kernel Loader: failed to load ELF kernel image: Kernel Loader: Invalid Elf magic number"
     )
 
 

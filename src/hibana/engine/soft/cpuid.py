@@ -187,6 +187,6 @@ def crystal_ratio(tsc_khz: int) -> tuple[int, int]:
         wanted = tsc_khz * denominator
         numerator = (wanted + crystal_khz // 2) // crystal_khz
         error = abs(numerator * crystal_khz - wanted) * largest_numerator // denominator
-        if numerator <= largest_numerator and error < best[0]:
+        if error < best[0]:
             best = (error, numerator, denominator)
     return best[1], best[2]

@@ -13,23 +13,20 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from hibana.engine.soft import pic, pit, rtc
 from hibana.engine.soft.ioapic import PINS, Ioapic
 from hibana.engine.soft.lapic import Lapic
 from hibana.engine.soft.lapic_timer import NEVER
-from hibana.engine.soft.pic import MASTER_COMMAND, MASTER_ELCR, MASTER_MASK, SLAVE_COMMAND, SLAVE_ELCR, SLAVE_MASK, Pic
-from hibana.engine.soft.pit import CHANNEL0, CONTROL, SYSTEM_CONTROL, Pit
-from hibana.engine.soft.rtc import CONTENT, INDEX, Rtc
 from hibana.engine.state import VmState
 from hibana.memory.layout import GSI_PIT
 
-PIC_INPUTS: Final = 16
+_PIC_INPUTS: Final = 16
 
-# Delivery modes of interrupt messages.
-FIXED: Final = 0
-LOWEST_PRIORITY: Final = 1
-NMI: Final = 4
-INIT: Final = 5
-START_UP: Final = 6
+# Delivery modes of interrupt messages; 0 is fixed.
+_LOWEST_PRIORITY: Final = 1
+_NMI: Final = 4
+_INIT: Final = 5
+_START_UP: Final = 6
 
 # ICR, low half.
 _LOGICAL: Final = 1 << 11
@@ -62,14 +59,7 @@ class Cpus(Protocol):
 class Interrupts:
     """All interrupt chips and timers of one virtual machine."""
 
-    PORTS: Final = frozenset(
-        (
-            *(MASTER_COMMAND, MASTER_MASK, SLAVE_COMMAND, SLAVE_MASK, MASTER_ELCR, SLAVE_ELCR),
-            *range(CHANNEL0, CONTROL + 1),
-            SYSTEM_CONTROL,
-            *(INDEX, CONTENT),
-        )
-    )
+    PORTS: Final = frozenset((*pic.PORTS, *pit.PORTS, *rtc.PORTS))
     """The ports that belong to the engine, before any device of the bus."""
 
     def __init__(
@@ -81,14 +71,14 @@ class Interrupts:
         self.timer_changed = cpus.timer_changed
         self.lapics = [Lapic(index, self, now) for index in range(vcpu_count)]
         self._ioapic = Ioapic(self._deliver)
-        self._pic = Pic(self._pic_raised)
-        self._pit = Pit(self._pit_tick, self.timer_changed, now)
-        self._rtc = Rtc(utc)
-        self._chips: dict[int, Pic | Pit | Rtc] = {}
-        for port in self.PORTS:
-            self._chips[port] = self._rtc if port in (INDEX, CONTENT) else self._pic
-        for port in (*range(CHANNEL0, CONTROL + 1), SYSTEM_CONTROL):
-            self._chips[port] = self._pit
+        self._pic = pic.Pic(self._pic_raised)
+        self._pit = pit.Pit(self._pit_tick, self.timer_changed, now)
+        self._rtc = rtc.Rtc(utc)
+        self._chips: dict[int, pic.Pic | pit.Pit | rtc.Rtc] = {
+            **dict.fromkeys(pic.PORTS, self._pic),
+            **dict.fromkeys(pit.PORTS, self._pit),
+            **dict.fromkeys(rtc.PORTS, self._rtc),
+        }
 
     # --- the CPUs' side -----------------------------------------------------------------------------------------------
 
@@ -132,7 +122,7 @@ class Interrupts:
         """Raise and lower an interrupt line: line n is pin n of the I/O APIC, and input n of the PIC below 16."""
         if gsi < PINS:
             self._ioapic.pulse(gsi)
-        if gsi < PIC_INPUTS:
+        if gsi < _PIC_INPUTS:
             self._pic.pulse(gsi)
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -155,14 +145,15 @@ class Interrupts:
 
     def save(self) -> VmState:
         """Export all chips but the local APICs, which belong to their vCPUs."""
-        self.expire()
+        # A PIT interrupt that is due would reach local APICs which are saved already: stop its clock just before.
+        now = min(self._now(), self._pit.due - 1)
         master, slave = self._pic.save()
         return VmState(
             ioapic=self._ioapic.save(),
             pic_master=master,
             pic_slave=slave,
-            pit=self._pit.save(),
-            clock_ns=self._now(),
+            pit=self._pit.save(now),
+            clock_ns=now,
             cmos=self._rtc.save(),
         )
 
@@ -183,7 +174,7 @@ class Interrupts:
     def send(self, sender: int, command: int, destination: int) -> None:
         """Carry out a local APIC's interrupt command (ICR)."""
         mode, vector, shorthand = command >> 8 & 7, command & 0xFF, command >> 18 & 3
-        if mode == INIT and command & (_ASSERT | _LEVEL_TRIGGER) == _LEVEL_TRIGGER:
+        if mode == _INIT and command & (_ASSERT | _LEVEL_TRIGGER) == _LEVEL_TRIGGER:
             return  # INIT level de-assert: for CPUs that came before this one
         if shorthand == _TO_SELF:
             targets = [self.lapics[sender]]
@@ -203,17 +194,17 @@ class Interrupts:
 
     def _dispatch(self, mode: int, vector: int, targets: list[Lapic], level: bool) -> None:
         """Give an interrupt message to local APICs; SMI and ExtINT messages have no receiver in this machine."""
-        if mode == LOWEST_PRIORITY:
+        if mode == _LOWEST_PRIORITY:
             targets = sorted((lapic for lapic in targets if lapic.enabled), key=Lapic.priority)[:1]
         for lapic in targets:
-            if mode <= LOWEST_PRIORITY:
+            if mode <= _LOWEST_PRIORITY:
                 lapic.accept(vector, level)
-            elif mode == NMI:
+            elif mode == _NMI:
                 self._cpus.nmi(lapic.index)
-            elif mode == INIT:
+            elif mode == _INIT:
                 lapic.reset()
                 self._cpus.init(lapic.index)
-            elif mode == START_UP:
+            elif mode == _START_UP:
                 self._cpus.start_up(lapic.index, vector)
 
     def _extint(self) -> bool:

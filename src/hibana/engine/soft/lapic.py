@@ -244,10 +244,13 @@ class Lapic:
 
     def save(self) -> bytes:
         """Export the register page as a guest would read it (struct kvm_lapic_state)."""
-        self.expire(self._now())  # a count of zero would say that this interrupt was delivered long ago
+        now = self._now()
+        self.expire(now)
         page = bytearray(PAGE_SIZE)
         for offset in range(0, PAGE_SIZE, 16):
             _U32.pack_into(page, offset, self.read(offset))
+        # As of the moment above: a timer that ran out since would look like one whose interrupt was delivered.
+        _U32.pack_into(page, CURRENT_COUNT, self.timer.count_at(now))
         return bytes(page)
 
     def load(self, page: bytes) -> None:

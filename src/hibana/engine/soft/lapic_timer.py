@@ -42,8 +42,9 @@ class LapicTimer:
 
     def configure(self, masked: bool, periodic: bool) -> None:
         """Follow the LVT entry."""
-        if self._masked and self._expiry and self._expiry <= self._now():
-            self._pass_expiry(self._now())  # it went by unheard
+        now = self._now()
+        if self._masked and self._expiry and self._expiry <= now:
+            self._pass_expiry(now)  # it went by unheard
         self._masked = masked
         self._periodic = periodic
         self._aim()
@@ -64,9 +65,13 @@ class LapicTimer:
 
     def current_count(self) -> int:
         """Compute what is left to count, 0 when stopped."""
+        return self.count_at(self._now())
+
+    def count_at(self, now: int) -> int:
+        """Compute what is left to count at a moment."""
         if not self._expiry:
             return 0
-        left = self._expiry - self._now()
+        left = self._expiry - now
         if self._periodic:
             left = (left - 1) % (self.initial_count * self._tick_ns) + 1  # 1 … one period
         return -(-left // self._tick_ns) if left > 0 else 0

@@ -12,7 +12,7 @@ from typing import Final
 from hibana.engine.soft import alarm, library, relocations
 from hibana.engine.soft.library import Library
 from hibana.engine.soft.slots import SLOTS
-from hibana.engine.soft.thunks import CELLS, CELLS_AT, CELLS_SIZE, CODE, ENTRIES, FUNCTIONS, LIBC_FUNCTIONS
+from hibana.engine.soft.thunks import CELLS, CELLS_AT, CELLS_SIZE, CODE, ENTRIES
 from hibana.errors import EngineError
 from hibana.units import PAGE, align_up
 
@@ -37,6 +37,10 @@ class MachineCode:
         """Give a one-byte cell; setting its `value` is one store."""
         return ctypes.c_uint8.from_address(self.cell(name))
 
+    def get(self, name: str) -> int:
+        """Read an eight-byte cell."""
+        return ctypes.c_uint64.from_address(self.cell(name)).value
+
     def set(self, name: str, value: int) -> None:
         """Fill an eight-byte cell."""
         ctypes.c_uint64.from_address(self.cell(name)).value = value
@@ -51,10 +55,12 @@ def load() -> tuple[Library, MachineCode]:
     loaded = Library(path)
     libc = ctypes.CDLL(None, use_errno=True)
     code = MachineCode(_map(libc))
-    for name in FUNCTIONS:
-        code.set(name, loaded.address(name))
-    for name in LIBC_FUNCTIONS:
-        code.set(name, ctypes.cast(libc[name], ctypes.c_void_p).value or 0)
+    for cell in CELLS:
+        owner, _, name = cell.partition("_")
+        if owner == "lib":
+            code.set(cell, loaded.address(name))
+        elif owner == "libc":
+            code.set(cell, ctypes.cast(libc[name], ctypes.c_void_p).value or 0)
     code.set("kick_word", code.cell("nowhere"))
     for name, slots in SLOTS.items():
         relocations.redirect(loaded.base, slots, code.entry(name))

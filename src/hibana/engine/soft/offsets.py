@@ -35,6 +35,8 @@ class UC:
     """u8: check the kick word at the start of a block only, not after every load and store."""
     init_done: Final = 2035
     """u8: the machine exists."""
+    nested_level: Final = 14840
+    """i32: how often `uc_emu_start` has been entered and not left."""
 
 
 class CPU:
@@ -67,6 +69,16 @@ class CC:
 
     cpu_exec_exit: Final = 136
     cpu_exec_interrupt: Final = 144
+
+
+class REGION:
+    """`MemoryRegion` and, behind `ops`, `MemoryRegionOps`: a range of guest-physical addresses."""
+
+    ops: Final = 16
+    ops_largest_access: Final = 68
+    """u32: wider accesses are split; 0 = 4 bytes."""
+    ops_callback: Final = -32
+    """The function that `uc_mmio_map` was given for reading: `ops` lies in a record of unicorn's own."""
 
 
 class SEGMENT:

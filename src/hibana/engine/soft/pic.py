@@ -5,9 +5,10 @@ is remembered until it is acknowledged, whatever the edge/level register says; o
 the slave's output. The chips keep their registers in the record that snapshots store.
 """
 
-import copy
 from collections.abc import Callable
 from typing import Final
+
+from msgspec.structs import replace
 
 from hibana.engine.state import PicState
 
@@ -17,6 +18,7 @@ SLAVE_COMMAND: Final = 0xA0
 SLAVE_MASK: Final = 0xA1
 MASTER_ELCR: Final = 0x4D0
 SLAVE_ELCR: Final = 0x4D1
+PORTS: Final = (MASTER_COMMAND, MASTER_MASK, SLAVE_COMMAND, SLAVE_MASK, MASTER_ELCR, SLAVE_ELCR)
 
 _CASCADE: Final = 2
 _SPURIOUS: Final = 7
@@ -215,12 +217,12 @@ class Pic:
     def save(self) -> tuple[PicState, PicState]:
         """Export master and slave."""
         self._carry_cascade()
-        return copy.copy(self._master.regs), copy.copy(self._slave.regs)
+        return replace(self._master.regs), replace(self._slave.regs)
 
     def load(self, master: PicState, slave: PicState) -> None:
         """Replace master and slave."""
-        self._master.regs = copy.copy(master)
-        self._slave.regs = copy.copy(slave)
+        self._master.regs = replace(master)
+        self._slave.regs = replace(slave)
         self._settle()
 
     def _chip(self, port: int) -> _Chip:

@@ -8,9 +8,10 @@ Two simplifications: a count takes effect at once, also in the modes that would 
 counting is used even where the guest asked for BCD.
 """
 
-import copy
 from collections.abc import Callable
 from typing import Final
+
+from msgspec.structs import replace
 
 from hibana.engine.soft.lapic_timer import NEVER
 from hibana.engine.state import PitChannelState, PitState
@@ -18,6 +19,7 @@ from hibana.engine.state import PitChannelState, PitState
 CHANNEL0: Final = 0x40
 CONTROL: Final = 0x43
 SYSTEM_CONTROL: Final = 0x61
+PORTS: Final = (*range(CHANNEL0, CONTROL + 1), SYSTEM_CONTROL)
 
 PIT_HZ: Final = 1_193_182
 
@@ -81,13 +83,13 @@ class Channel:
 
     # --- the counter --------------------------------------------------------------------------------------------------
 
-    def elapsed(self) -> int:
+    def elapsed(self, now: int) -> int:
         """Count the ticks since the start."""
-        return self._held if self._held >= 0 else _ticks(self._now() - self.regs.count_load_time)
+        return self._held if self._held >= 0 else _ticks(now - self.regs.count_load_time)
 
     def counter(self) -> int:
         """Compute the counting element."""
-        count, ticks = self.regs.count, self.elapsed()
+        count, ticks = self.regs.count, self.elapsed(self._now())
         if self.regs.mode == RATE_GENERATOR:
             return count - ticks % count & 0xFFFF
         if self.regs.mode == SQUARE_WAVE:
@@ -96,7 +98,7 @@ class Channel:
 
     def out(self) -> bool:
         """Compute the output pin."""
-        mode, count, ticks = self.regs.mode, self.regs.count, self.elapsed()
+        mode, count, ticks = self.regs.mode, self.regs.count, self.elapsed(self._now())
         if mode in (TERMINAL_COUNT, ONE_SHOT):
             return ticks >= count
         if mode == RATE_GENERATOR:
@@ -105,9 +107,9 @@ class Channel:
             return ticks % count < (count + 1) // 2
         return ticks != count
 
-    def next_rise(self) -> int:
-        """Give the time of the output's next rising edge; NEVER when there is none."""
-        mode, count, ticks = self.regs.mode, self.regs.count, self.elapsed()
+    def next_rise(self, ticks: int) -> int:
+        """Give the time of the output's first rising edge after a count of ticks; NEVER when there is none."""
+        mode, count = self.regs.mode, self.regs.count
         if self._held >= 0:
             return NEVER
         if mode in _PERIODIC:
@@ -128,7 +130,7 @@ class Channel:
                 self._start(0)
         elif regs.count_load_time:
             if not gate:
-                self._held = 0 if regs.mode in _PERIODIC else self.elapsed()
+                self._held = 0 if regs.mode in _PERIODIC else self.elapsed(self._now())
             else:
                 self._start(self._held)
 
@@ -195,16 +197,16 @@ class Channel:
 
     # --- state --------------------------------------------------------------------------------------------------------
 
-    def save(self) -> PitChannelState:
+    def save(self, now: int) -> PitChannelState:
         """Export the registers; a held channel is saved as one that started so many ticks ago."""
-        regs = copy.copy(self.regs)
+        regs = replace(self.regs)
         if regs.count_load_time and self._held >= 0:
-            regs.count_load_time = self._now() - _ns(self._held)
+            regs.count_load_time = now - _ns(self._held)
         return regs
 
     def load(self, saved: PitChannelState, age_ns: int) -> None:
         """Replace the registers; `age_ns` is how long the channel had been counting when it was saved."""
-        self.regs = copy.copy(saved)
+        self.regs = replace(saved)
         self.regs.count = saved.count & 0x1FFFF or _FULL
         unprogrammed = saved.mode > HARDWARE_STROBE  # as KVM marks it
         if unprogrammed:
@@ -268,34 +270,36 @@ class Pit:
             self._channels[2].set_gate(value & _GATE2)
         elif port != CONTROL:
             if self._channels[port - CHANNEL0].write(value) and port == CHANNEL0:
-                self._aim()
+                self._aim(0)
         elif value >> 6 == _READ_BACK:
             self._read_back(value)
         else:
             self._channels[value >> 6].control(value)
             if value >> 6 == 0:
-                self._aim()
+                self._aim(0)
 
     def expire(self, now: int) -> None:
         """Raise GSI 0 if channel 0 is due."""
         if self.due > now:
             return
-        self._aim()
+        self._aim(self._channels[0].elapsed(now))
         self._tick()
 
-    def save(self) -> PitState:
-        """Export the registers."""
-        return PitState(channels=[channel.save() for channel in self._channels], speaker=self._speaker)
+    def save(self, now: int) -> PitState:
+        """Export the registers as of a moment."""
+        return PitState(channels=[channel.save(now) for channel in self._channels], speaker=self._speaker)
 
     def load(self, state: PitState, saved_at: int) -> None:
         """Replace the registers; `saved_at` is what the clock of `count_load_time` showed when they were saved."""
-        for channel, saved in zip(self._channels, state.channels, strict=True):
-            channel.load(saved, max(0, saved_at - saved.count_load_time))
+        ages_ns = [max(0, saved_at - saved.count_load_time) for saved in state.channels]
+        for channel, saved, age_ns in zip(self._channels, state.channels, ages_ns, strict=True):
+            channel.load(saved, age_ns)
         self._speaker = state.speaker & _SPEAKER
-        self._aim()
+        self._aim(_ticks(ages_ns[0]))
 
-    def _aim(self) -> None:
-        due = self._channels[0].next_rise()
+    def _aim(self, ticks: int) -> None:
+        """Publish when channel 0 interrupts next after a count of ticks, which may be the past."""
+        due = self._channels[0].next_rise(ticks)
         if due != self.due:
             self.due = due
             self._timer_changed()

@@ -58,7 +58,7 @@ def redirect(base: int, slots: Collection[Slot], target: int) -> None:
 
 def find(path: str, names: Collection[str]) -> dict[str, tuple[Slot, ...]]:
     """Read the slots of functions out of the library's file."""
-    wanted = {f"{name}_x86_64".encode(): name for name in names}
+    wanted = {form.encode(): name for name in names for form in (name, f"{name}_x86_64")}
     found: dict[str, list[Slot]] = {name: [] for name in names}
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as image:
         loads, tags = _dynamic(image)

@@ -11,6 +11,7 @@ from typing import Final
 
 INDEX: Final = 0x70
 CONTENT: Final = 0x71
+PORTS: Final = (INDEX, CONTENT)
 
 CMOS_SIZE: Final = 128
 
@@ -99,7 +100,7 @@ class Rtc:
         century, year = divmod(now.tm_year, 100)
         return self._encode(
             {
-                SECONDS: min(now.tm_sec, 59),
+                SECONDS: now.tm_sec,
                 MINUTES: now.tm_min,
                 DAY_OF_WEEK: (now.tm_wday + 1) % 7 + 1,  # Sunday is 1
                 DAY: now.tm_mday,

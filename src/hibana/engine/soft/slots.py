@@ -9,6 +9,16 @@ SLOTS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
     "helper_syscall": ((21163544, 1), (21712104, 6)),
     "helper_sysenter": ((21163496, 1), (21641376, 6)),
     "helper_rdrand": ((21175376, 1), (21681192, 6)),
+    "raise_exception_err": ((21744416, 7),),
+    "helper_inb": ((21164360, 1), (21686584, 6)),
+    "helper_inw": ((21164408, 1), (21664616, 6)),
+    "helper_inl": ((21164456, 1), (21706176, 6)),
+    "helper_outb": ((21164336, 1), (21657648, 6)),
+    "helper_outw": ((21164384, 1), (21663840, 6)),
+    "helper_outl": ((21164432, 1), (21658792, 6)),
+    "helper_read_crN": ((21163328, 1), (21679944, 6)),
+    "helper_write_crN": ((21163352, 1), (21697304, 6), (21779128, 7)),
+    "abort": ((21757568, 7),),
     "tlb_reset_dirty_by_vaddr": ((21784568, 7),),
 }
 """Function → (offset from the load address, relocation type)."""

@@ -11,6 +11,7 @@
 # belongs to one process or one VM is in a cell and is reached relative to rip. Nothing is patched, and no cell shares
 # a page with code, because a store near executing code costs the host CPU a pipeline flush.
 #
+# A thunk with the name of a library function takes its place; `lib_` and the name is the original.
 # `tools/assemble_thunks.py` turns this file into thunks.py. UC_*, CPU_*, ENV_* and SEGMENT_* come from offsets.py.
 
         .intel_syntax noprefix
@@ -21,6 +22,7 @@
         .equ    CF, 1 << 0
         .equ    DF, 1 << 10
         .equ    IF, 1 << 9
+        .equ    IOPL_BIT, 12
         .equ    RF, 1 << 16
         .equ    VM, 1 << 17
         .equ    ARITHMETIC, 0x8D5               # OF SF ZF AF PF CF
@@ -28,6 +30,7 @@
 
         # hflags
         .equ    HF_CPL, 3
+        .equ    HF_PE, 1 << 7
         .equ    HF_INHIBIT_IRQ, 1 << 3          # the shadow of STI and MOV SS
         .equ    HF_CS32, 1 << 4
         .equ    HF_SS32, 1 << 5
@@ -50,6 +53,8 @@
         .equ    CODE_SEG, ENV_SEGS + 1 * SEGMENT_SIZE
         .equ    STACK_SEG, ENV_SEGS + 2 * SEGMENT_SIZE
         .equ    GIB4, 1 << 32
+        .equ    EXCP_HLT, 0x10001               # "leave the CPU loop", one past all vectors
+        .equ    IN_IDT, 2                       # error codes: the index is one of the IDT
 
 # ----------------------------------------------------------------------------------------------------------------------
 # void poke(int signal)
@@ -105,7 +110,7 @@ cpu_exec_interrupt:
         mov     esi, eax
 4:      mov     rdi, rbx
         mov     edx, 1                          # an interrupt from outside
-        call    [rip + do_interrupt_x86_hardirq]
+        call    [rip + lib_do_interrupt_x86_hardirq]
         mov     eax, 1
         pop     rbx
         ret
@@ -124,7 +129,7 @@ cpu_exec_exit:
         je      1f
         mov     rax, [rdi + CPU_UC]
         mov     byte ptr [rax + UC_STOP_REQUEST], 1
-1:      jmp     [rip + x86_cpu_exec_exit]
+1:      jmp     [rip + lib_x86_cpu_exec_exit]
 
 # ----------------------------------------------------------------------------------------------------------------------
 # void deliver_exception(struct uc_struct *uc, uint32_t vector, void *unused)                         UC_HOOK_INTR
@@ -136,7 +141,7 @@ deliver_exception:
         movzx   eax, byte ptr [rip + software_interrupt]
         mov     byte ptr [rip + software_interrupt], 0
         or      [rdi + CPU_ENV + ENV_EXCEPTION_IS_INT], eax
-        jmp     [rip + x86_cpu_do_interrupt]
+        jmp     [rip + lib_x86_cpu_do_interrupt]
 
 # ----------------------------------------------------------------------------------------------------------------------
 # noreturn void helper_raise_interrupt(CPUX86State *env, int vector, int length)                      INT n, INT3
@@ -154,7 +159,7 @@ helper_raise_interrupt:
         mov     [rdi + ENV_EXCEPTION_NEXT_EIP], rdx
         mov     byte ptr [rip + software_interrupt], 1
         sub     rdi, CPU_ENV
-        jmp     [rip + cpu_loop_exit]
+        jmp     [rip + lib_cpu_loop_exit]
 
 # ----------------------------------------------------------------------------------------------------------------------
 # void helper_syscall(CPUX86State *env, int length)                                                   SYSCALL (SDM vol. 2)
@@ -171,7 +176,7 @@ helper_syscall:
         movsxd  rsi, esi
         add     rsi, [rbx + ENV_EIP]
         mov     [rbx + ENV_REGS + 8], rsi       # RCX = address of the next instruction
-        call    [rip + helper_read_eflags]
+        call    [rip + lib_helper_read_eflags]
         and     eax, ~RF
         mov     [rbx + ENV_REGS + 8 * 11], rax  # R11 = RFLAGS
 
@@ -212,7 +217,7 @@ helper_syscall:
         pop     rbx
         ret
 1:      mov     esi, VECTOR_UD
-        jmp     [rip + raise_exception]
+        jmp     [rip + lib_raise_exception]
 
 # ----------------------------------------------------------------------------------------------------------------------
 # void helper_sysenter(CPUX86State *env, int length)                                                  SYSENTER (SDM vol. 2)
@@ -252,7 +257,7 @@ helper_sysenter:
 2:      mov     esi, VECTOR_GP
         xor     edx, edx
         mov     rcx, [rsp]                      # where in the generated code we were called: it knows the guest's EIP
-        jmp     [rip + raise_exception_err_ra]
+        jmp     [rip + lib_raise_exception_err_ra]
 
 # ----------------------------------------------------------------------------------------------------------------------
 # uint64_t helper_rdrand(CPUX86State *env)                                                            RDRAND
@@ -266,7 +271,7 @@ helper_rdrand:
         mov     rdi, rsp
         mov     esi, 8
         xor     edx, edx
-        call    [rip + getrandom]
+        call    [rip + libc_getrandom]
         cmp     rax, 8
         jne     1f
         mov     qword ptr [rbx + ENV_CC_SRC], CF
@@ -277,6 +282,121 @@ helper_rdrand:
 2:      add     rsp, 16
         pop     rbx
         ret
+
+# ----------------------------------------------------------------------------------------------------------------------
+# noreturn void raise_exception_err(CPUX86State *env, int vector, int error_code)
+#
+# In long mode the library forms the error code of a faulty gate as vector * 16 + 2; it is vector * 8 + 2 in all modes.
+# ----------------------------------------------------------------------------------------------------------------------
+raise_exception_err:
+        test    dword ptr [rdi + ENV_HFLAGS], HF_LMA
+        jz      1f
+        mov     eax, edx
+        and     eax, 7
+        cmp     eax, IN_IDT
+        jne     1f
+        shr     edx, 1
+        inc     edx
+1:      jmp     [rip + lib_raise_exception_err]
+
+# ----------------------------------------------------------------------------------------------------------------------
+# uint64_t helper_in{b,w,l}(CPUX86State *env, uint32_t port)                                          IN, INS
+# void helper_out{b,w,l}(CPUX86State *env, uint32_t port, uint32_t value)                             OUT, OUTS
+#
+# Unicorn lets every program do port I/O. A CPU asks IOPL, and with too little privilege the I/O bitmap in the TSS
+# (SDM vol. 1, "I/O-Sensitive Instructions"); helper_check_io* looks there and raises #GP.
+# ----------------------------------------------------------------------------------------------------------------------
+        .macro  PORT_ACCESS direction, size
+helper_\direction\size:
+        mov     eax, [rdi + ENV_HFLAGS]
+        test    eax, HF_PE
+        jz      1f
+        mov     ecx, [rdi + ENV_EFLAGS]
+        test    ecx, VM
+        jnz     2f
+        shr     ecx, IOPL_BIT
+        and     ecx, 3
+        and     eax, HF_CPL
+        cmp     eax, ecx
+        ja      2f
+1:      jmp     [rip + lib_helper_\direction\size]
+2:      push    rbx
+        push    rbp
+        push    r12
+        mov     rbx, rdi
+        mov     ebp, esi
+        mov     r12d, edx
+        sub     rdi, CPU_ENV
+        mov     rsi, [rsp + 24]                 # our return address in generated code: it knows the guest's EIP
+        xor     edx, edx
+        call    [rip + lib_cpu_restore_state]
+        mov     rdi, rbx
+        mov     esi, ebp
+        call    [rip + lib_helper_check_io\size]
+        mov     rdi, rbx
+        mov     esi, ebp
+        mov     edx, r12d
+        pop     r12
+        pop     rbp
+        pop     rbx
+        jmp     [rip + lib_helper_\direction\size]
+        .endm
+
+        PORT_ACCESS in, b
+        PORT_ACCESS in, w
+        PORT_ACCESS in, l
+        PORT_ACCESS out, b
+        PORT_ACCESS out, w
+        PORT_ACCESS out, l
+
+# ----------------------------------------------------------------------------------------------------------------------
+# uint64_t helper_read_crN(CPUX86State *env, int number)                                              MOV r64, CR8
+# void helper_write_crN(CPUX86State *env, int number, uint64_t value)                                 MOV CR8, r64
+#
+# CR8 is the task priority of the local APIC; the library has none.
+# ----------------------------------------------------------------------------------------------------------------------
+helper_read_crN:
+        cmp     esi, 8
+        je      1f
+        jmp     [rip + lib_helper_read_crN]
+1:      sub     rsp, 8
+        call    [rip + read_tpr]
+        mov     eax, eax
+        add     rsp, 8
+        ret
+
+helper_write_crN:
+        cmp     esi, 8
+        je      1f
+        jmp     [rip + lib_helper_write_crN]
+1:      test    rdx, ~15
+        jnz     2f
+        mov     edi, edx
+        jmp     [rip + write_tpr]
+2:      mov     esi, VECTOR_GP
+        xor     edx, edx
+        mov     rcx, [rsp]
+        jmp     [rip + lib_raise_exception_err_ra]
+
+# ----------------------------------------------------------------------------------------------------------------------
+# noreturn void abort(void)                                                                          C library
+#
+# The library gives up on some states that only a hostile guest reaches (a task-state segment that is none). That must
+# end this VM, not the process: leave the CPU loop instead, and let the runner report it.
+# ----------------------------------------------------------------------------------------------------------------------
+abort:
+        mov     rdi, [rip + cpu]
+        test    rdi, rdi
+        jz      1f
+        mov     rcx, [rdi + CPU_UC]
+        cmp     dword ptr [rcx + UC_NESTED_LEVEL], 0
+        je      1f                              # not inside uc_emu_start: there is nowhere to go
+        mov     rax, [rsp]
+        mov     [rip + gave_up], rax
+        mov     dword ptr [rdi + CPU_EXCEPTION_INDEX], EXCP_HLT
+        mov     byte ptr [rcx + UC_STOP_REQUEST], 1
+        jmp     [rip + lib_cpu_loop_exit]
+1:      jmp     [rip + libc_abort]
 
 # ----------------------------------------------------------------------------------------------------------------------
 # MemoryRegion *memory_mapping(struct uc_struct *uc, uint64_t addr)                                   uc_struct slot
@@ -295,7 +415,7 @@ memory_mapping:
         jae     2f
         mov     rax, [rip + high_ram_region]
         ret
-2:      jmp     [rip + find_memory_mapping]
+2:      jmp     [rip + lib_find_memory_mapping]
 
 # ----------------------------------------------------------------------------------------------------------------------
 # void tlb_reset_dirty_by_vaddr(CPUState *cpu, uint64_t addr, uint64_t size)
@@ -306,7 +426,7 @@ memory_mapping:
 tlb_reset_dirty_by_vaddr:
         xor     esi, esi
         or      rdx, -1
-        jmp     [rip + tlb_reset_dirty]
+        jmp     [rip + lib_tlb_reset_dirty]
 
         .balign 4096, 0xCC
 # ----------------------------------------------------------------------------------------------------------------------
@@ -327,19 +447,38 @@ low_ram_size:           .quad 0
 low_ram_region:         .quad 0
 high_ram_size:          .quad 0                 # from 4 GiB
 high_ram_region:        .quad 0
-pick:                   .quad 0                 # int pick(void), in Python
+cpu:                    .quad 0                 # the CPUState of the VM, if there is one
+gave_up:                .quad 0                 # where in the library `abort` was called
 
-functions:                                      # filled with the addresses of the library's functions of these names
-cpu_loop_exit:          .quad 0
-do_interrupt_x86_hardirq: .quad 0
-find_memory_mapping:    .quad 0
-helper_read_eflags:     .quad 0
-raise_exception:        .quad 0
-raise_exception_err_ra: .quad 0
-tlb_reset_dirty:        .quad 0
-x86_cpu_do_interrupt:   .quad 0
-x86_cpu_exec_exit:      .quad 0
+# Functions in Python.
+pick:                   .quad 0                 # int pick(void): the vector to deliver, or -1
+read_tpr:               .quad 0                 # int read_tpr(void): CR8
+write_tpr:              .quad 0                 # void write_tpr(int)
 
-libc_functions:
-getrandom:              .quad 0
+
+# Filled with the addresses of functions: `lib_` of the library, `libc_` of the C library.
+lib_cpu_loop_exit:      .quad 0
+lib_cpu_restore_state:  .quad 0
+lib_do_interrupt_x86_hardirq: .quad 0
+lib_find_memory_mapping: .quad 0
+lib_helper_check_iob:   .quad 0
+lib_helper_check_iol:   .quad 0
+lib_helper_check_iow:   .quad 0
+lib_helper_inb:         .quad 0
+lib_helper_inl:         .quad 0
+lib_helper_inw:         .quad 0
+lib_helper_outb:        .quad 0
+lib_helper_outl:        .quad 0
+lib_helper_outw:        .quad 0
+lib_helper_read_crN:    .quad 0
+lib_helper_read_eflags: .quad 0
+lib_helper_write_crN:   .quad 0
+lib_raise_exception:    .quad 0
+lib_raise_exception_err: .quad 0
+lib_raise_exception_err_ra: .quad 0
+lib_tlb_reset_dirty:    .quad 0
+lib_x86_cpu_do_interrupt: .quad 0
+lib_x86_cpu_exec_exit:  .quad 0
+libc_abort:             .quad 0
+libc_getrandom:         .quad 0
 cells_end:

@@ -379,6 +379,24 @@ def test_a_timer_that_ran_out_just_before_the_save_is_not_lost(machine: Machine)
     assert restored.pending() == 0xEC
 
 
+def test_a_timer_that_runs_out_during_the_save_is_not_lost(machine: Machine) -> None:
+    """The clock moves between any two looks at it."""
+    for count in range(1, 200):
+        machine.ns = 0
+
+        def look() -> int:
+            machine.ns += 100
+            return machine.ns
+
+        lapic = Lapic(0, machine, look)
+        lapic.write(reg.SVR, ENABLED)
+        lapic.write(reg.LVT_TIMER, 0xEC)
+        lapic.write(reg.INITIAL_COUNT, count)
+        restored = Lapic(0, machine, look)
+        restored.load(lapic.save())
+        assert restored.pending() == 0xEC or restored.timer.due < 10**6, count
+
+
 def test_loading_wakes_the_cpu_for_what_was_pending(machine: Machine) -> None:
     lapic = enabled_lapic(machine, 1)
     lapic.accept(0x80)

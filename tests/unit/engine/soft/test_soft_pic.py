@@ -75,6 +75,21 @@ def test_the_slave_interrupts_through_the_master(rig: Rig) -> None:
     assert rig.pic.acknowledge() == 0x38
 
 
+def test_the_slave_comes_before_the_masters_later_inputs(rig: Rig) -> None:
+    rig.pic.pulse(5)
+    rig.pic.pulse(8)
+    assert rig.pic.acknowledge() == 0x38
+
+
+def test_in_special_fully_nested_mode_the_slave_can_interrupt_its_own_handler(rig: Rig) -> None:
+    for port, value in ((MASTER_COMMAND, 0x11), (MASTER_MASK, 0x30), (MASTER_MASK, 0x04), (MASTER_MASK, 0x11)):
+        rig.pic.write(port, value)
+    rig.pic.pulse(12)
+    assert rig.pic.acknowledge() == 0x3C
+    rig.pic.pulse(9)
+    assert rig.pic.acknowledge() == 0x39
+
+
 def test_a_masked_input_waits(rig: Rig) -> None:
     rig.pic.write(MASTER_MASK, 0x10)
     rig.pic.pulse(4)

@@ -130,6 +130,13 @@ def test_a_latched_count_stands_still_until_read(rig: Rig) -> None:
     assert rig.counter(0) == 0x8000 - 9000
 
 
+def test_a_control_word_forgets_what_was_latched(rig: Rig) -> None:
+    rig.program(0, 0, 0x1234)
+    rig.pit.write(CONTROL, 0xC0 | 0x02)
+    rig.program(0, 0, 0x5678)
+    assert rig.pit.read(CHANNEL0) == 0x78
+
+
 def test_read_back_latches_status_and_count_of_several_channels(rig: Rig) -> None:
     rig.program(0, 2, 0x1000)
     rig.program(2, 3, 0x2000)
@@ -204,6 +211,20 @@ def test_a_very_fast_channel_leaves_the_guest_time(rig: Rig) -> None:
     rig.program(0, 2, 7)
     assert rig.pit.due - START >= 100_000
     assert rig.pit.due == START + ns(126)
+
+
+def test_a_count_shorter_than_the_way_to_the_chip_still_interrupts() -> None:
+    """The clock moves between any two looks at it."""
+    rig = Rig()
+
+    def look() -> int:
+        rig.ns += 5_000
+        return rig.ns
+
+    rig.pit = Pit(rig.tick, rig.changed, look)
+    rig.program(0, 0, 1)
+    rig.pit.expire(look())
+    assert rig.ticks == 1
 
 
 def test_an_idle_chip_asks_for_nothing(rig: Rig) -> None:
@@ -308,7 +329,7 @@ def test_a_saved_pit_goes_on_elsewhere(story: list[tuple[int, int, int]], later:
         rig.pit.write(port, value)
         rig.ns += step
     rig.pit.expire(rig.ns)
-    copy.pit.load(rig.pit.save(), rig.ns)
+    copy.pit.load(rig.pit.save(rig.ns), rig.ns)
     rig.ns += later
     copy.ns += later
 
@@ -317,7 +338,7 @@ def test_a_saved_pit_goes_on_elsewhere(story: list[tuple[int, int, int]], later:
         assert copy.pit.due == NEVER
     else:
         assert abs((copy.pit.due - copy.ns) - (rig.pit.due - rig.ns)) <= one_tick
-    original, restored = rig.pit.save(), copy.pit.save()
+    original, restored = rig.pit.save(rig.ns), copy.pit.save(copy.ns)
     for was, is_now in zip(original.channels, restored.channels, strict=True):
         assert (was.count_load_time == 0) == (is_now.count_load_time == 0)
         if was.count_load_time:
@@ -327,7 +348,7 @@ def test_a_saved_pit_goes_on_elsewhere(story: list[tuple[int, int, int]], later:
 
 
 def test_the_unprogrammed_state_of_kvm_stays_quiet(rig: Rig) -> None:
-    state = rig.pit.save()
+    state = rig.pit.save(START)
     for channel in state.channels:
         channel.mode = 0xFF
         channel.count_load_time = 1234
@@ -336,7 +357,7 @@ def test_the_unprogrammed_state_of_kvm_stays_quiet(rig: Rig) -> None:
 
 
 def test_a_saved_state_is_a_copy(rig: Rig) -> None:
-    state = rig.pit.save()
+    state = rig.pit.save(START)
     rig.program(0, 2, 77)
     assert state.channels[0].count == 0x10000
 

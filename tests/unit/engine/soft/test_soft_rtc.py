@@ -79,6 +79,12 @@ def test_the_update_flag_warns_a_quarter_millisecond_ahead() -> None:
     assert read(clock(6 * SECOND - 1), reg.A) == 0xA6
 
 
+def test_the_update_flag_cannot_be_written() -> None:
+    rtc = clock(5 * SECOND)
+    write(rtc, reg.A, 0xAF)
+    assert read(rtc, reg.A) == 0x2F
+
+
 def test_a_stopped_clock_announces_no_update() -> None:
     rtc = clock(6 * SECOND - 1)
     write(rtc, reg.B, 0x82)

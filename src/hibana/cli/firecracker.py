@@ -1,0 +1,124 @@
+"""The `firecracker` program: `main` is the table of contents of the VMM.
+
+Clients look for the API socket every few milliseconds, so everything up to `listen` is written to be fast, and what is
+not needed before it is imported after it.
+"""
+
+import os
+import sys
+from typing import Final
+
+from hibana import FIRECRACKER_VERSION
+from hibana.api.listen import listen
+from hibana.bus.loop import Loop
+from hibana.cli import exits, flags, signals
+from hibana.cli.flags import Options
+from hibana.errors import (
+    EnablePciNotHere,
+    FileUnreadable,
+    LogFileError,
+    LoggerInitError,
+    MetricsStartError,
+    Panic,
+    SeccompFilterNotHere,
+    SnapshotFormatNotHere,
+    VmmError,
+    os_debug,
+)
+from hibana.observe import log, metrics
+
+SNAPSHOT_VERSION: Final = "11.0.0"
+
+
+def main(argv: list[str]) -> None:
+    """Run one microVM from its command line to its end. Raises VmmError, whose `exit_code` is the program's."""
+    options = flags.parse(argv)
+    if answer := _information(options):
+        print(answer, flush=True)
+        return
+    log.set_instance(options.instance_id())
+    _open_log(options)
+    log.info(f"Running Firecracker v{FIRECRACKER_VERSION}")
+    loop = Loop()
+    signals.install(loop)
+    _open_metrics(options)
+    _refuse_what_is_not_here(options)
+    config = _read(options.config_file, "configuration")
+    metadata = _read(options.metadata, "mmds content")
+    numbers = options.numbers()
+    listener = listen(options.api_sock) if options.api_sock else None
+
+    from hibana.cli.session import Session
+
+    Session(options, numbers, loop, listener).run(config, metadata)
+
+
+def entry() -> None:
+    """Run the program and end the process, whatever happens."""
+    _open_closed_standard_streams()
+    try:
+        main(sys.argv[1:])
+        code = exits.succeeded()
+    except Panic as error:
+        exits.panic(error)
+    except VmmError as error:
+        code = exits.failed(error)
+    except Exception as error:  # ours
+        exits.panic(error)
+    # Tearing the interpreter down would take longer than many a microVM's whole boot, and has nothing left to do.
+    exits.at_once(code)
+
+
+def _information(options: Options) -> str:
+    """Answer a question about the program itself, if that is all that was asked."""
+    if options.help:
+        return flags.help_text()
+    if options.version:
+        return flags.version_text()
+    if options.snapshot_version:
+        return f"v{SNAPSHOT_VERSION}"
+    if options.describe_snapshot is not None:
+        raise SnapshotFormatNotHere
+    return ""
+
+
+def _open_log(options: Options) -> None:
+    try:
+        log.configure(
+            options.log_path, options.log_level(), options.show_level, options.show_log_origin, options.module
+        )
+    except LogFileError as error:
+        raise LoggerInitError(cause=error) from error
+
+
+def _open_metrics(options: Options) -> None:
+    if options.metrics_path is not None:
+        try:
+            metrics.configure(options.metrics_path)
+        except VmmError as error:
+            raise MetricsStartError(cause=error) from error
+
+
+def _read(path: str | None, what: str) -> bytes | None:
+    """Read a file that the command line names, before anything is promised to clients."""
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise FileUnreadable(what=what, cause=os_debug(error)) from error
+
+
+def _refuse_what_is_not_here(options: Options) -> None:
+    if options.seccomp_filter is not None:
+        raise SeccompFilterNotHere
+    if options.enable_pci:
+        raise EnablePciNotHere
+
+
+def _open_closed_standard_streams() -> None:
+    """Fill descriptors 0 to 2: a file opened later must not be taken for one of them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)

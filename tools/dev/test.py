@@ -1,0 +1,22 @@
+"""`test`: style, types and all tests. Arguments go to pytest instead of `tests`.
+
+The last lines name every test that was skipped, with the reason.
+"""
+
+import os
+import subprocess
+from collections.abc import Sequence
+
+from tools.dev import build, checkstyle, guest, places, system
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Build what the tests need, then run everything; style is checked even when tests fail."""
+    system.need("as")
+    build.ensure()
+    guest.ensure()
+    style = 0 if arguments else checkstyle.main([])
+    workers = ("-n", str(min(2, os.cpu_count() or 1)), "--dist", "worksteal")
+    pytest = [str(places.VENV / "bin/python"), "-m", "pytest", "-q", "-ra", *workers]
+    tests = subprocess.run([*pytest, *arguments], check=False, cwd=places.ROOT).returncode
+    return style or tests
