@@ -18,7 +18,7 @@ PATIENCE: Final = 120.0
 _SHELL: Final = """#!/bin/sh
 stty -echo -opost
 printf '\\036listening\\n'
-setsid -c sh <>/dev/ttyS0 >&0 2>&1
+setsid -c sh +i -s <>/dev/ttyS0 >&0 2>&1
 """
 
 

@@ -4,7 +4,7 @@ import ast
 import re
 
 from hibana import errors
-from tests.rules.source_tree import ROOT, sources
+from tests.rules.source_tree import PACKAGE, ROOT, sources
 
 MAX_LINES = 600
 TABLES = {
@@ -78,3 +78,9 @@ def test_every_sentence_that_a_user_can_see_is_in_one_file() -> None:
 
 def _last_name(base: ast.expr) -> str:
     return base.attr if isinstance(base, ast.Attribute) else base.id if isinstance(base, ast.Name) else ""
+
+
+def test_the_book_lists_every_file_that_there_is_and_no_other() -> None:
+    listed = set(re.findall(r"^\| `([\w/]+\.py)`", (ROOT / "docs/book.md").read_text(), re.MULTILINE))
+    there = {str(source.path.relative_to(PACKAGE)) for source in sources("src/hibana")}
+    assert listed == {name for name in there if not name.endswith("__init__.py")}

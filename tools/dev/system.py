@@ -11,6 +11,7 @@ from tools.dev.say import Failure, Step
 # Program → the Debian package that brings it.
 PACKAGES: Final = {
     "as": "binutils",
+    "curl": "curl",
     "dpkg-deb": "dpkg",
     "qemu-system-x86_64": "qemu-system-x86",
 }

@@ -12,7 +12,7 @@ from tools.dev import build, checkstyle, guest, places, system
 
 def main(arguments: Sequence[str]) -> int:
     """Build what the tests need, then run everything; style is checked even when tests fail."""
-    system.need("as")
+    system.need("as", "curl")
     build.ensure()
     guest.ensure()
     style = 0 if arguments else checkstyle.main([])

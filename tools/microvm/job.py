@@ -13,8 +13,10 @@ from typing import Final, NamedTuple
 from tools.guest.cpio import Archive
 
 REPORT: Final = r"""uname -a
-echo "$(nproc) CPU, $(awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo) MiB of memory, up for $(
-    cut -d' ' -f1 /proc/uptime) s"
+field() { sed -n "s/^$1\s*: *//p" "$2" | head -n 1; }
+echo "CPU: $(nproc) x $(field 'model name' /proc/cpuinfo)"
+echo "memory: $(field MemTotal /proc/meminfo)"
+echo "up after $(cut -d' ' -f1 /proc/uptime) s"
 """
 SHELL: Final = ("sh", "-i")
 

@@ -14,6 +14,7 @@ CMDLINE: Final = (
     "swiotlb=noforce random.trust_cpu=on"
 )
 _POLL: Final = 0.002
+_LAST_BREATH: Final = 10.0
 
 
 class VmmDied(Exception):
@@ -62,11 +63,15 @@ class Firecracker:
         return self._api
 
     def boot(self, wanted: Wanted) -> None:
-        """Start a microVM."""
+        """Start a microVM. Raises VmmDied."""
         initrd = str(wanted.initrd) if wanted.initrd else None
-        self.api.put_machine_config(MachineConfig(vcpu_count=wanted.vcpus, mem_size_mib=wanted.mem_mib))
-        self.api.put_boot_source(BootSourceConfig(str(wanted.kernel), initrd, wanted.cmdline))
-        self.api.start_instance()
+        try:
+            self.api.put_machine_config(MachineConfig(vcpu_count=wanted.vcpus, mem_size_mib=wanted.mem_mib))
+            self.api.put_boot_source(BootSourceConfig(str(wanted.kernel), initrd, wanted.cmdline))
+            self.api.start_instance()
+        except ConnectionError as error:
+            self.process.wait(_LAST_BREATH)
+            raise VmmDied(self.last_words()) from error
 
     def last_words(self) -> str:
         """Collect what a dead process left behind."""

@@ -14,7 +14,17 @@ All signals are blocked meanwhile, so nothing cuts the sleep short. A seccomp fi
 makes no system call that Python does not make anyway.
 """
 
+import ctypes
+import mmap
+from collections.abc import Iterable, Mapping
+from struct import Struct
 from typing import Final
+
+_SIGACTION: Final = Struct("<Q128sixxxxQ")  # struct sigaction: handler, mask, flags, restorer
+_SA_SIGINFO: Final = 4
+_SA_RESTART: Final = 0x10000000
+_EVERY_SIGNAL: Final = b"\xff" * 128
+_MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
 SOURCE: Final = """
         .intel_syntax noprefix
@@ -64,3 +74,32 @@ CODE: Final = bytes.fromhex(
 )
 EXIT_CODES_AT: Final = 0x60
 PIPE_AT: Final = 0x80
+
+
+def handle(signals: Iterable[int], pipe: int, exit_codes: Mapping[int, int]) -> None:
+    """Install the handler for some signals, in the whole process and for good. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    data = bytearray(CODE.ljust(PIPE_AT, b"\0") + pipe.to_bytes(4, "little"))
+    for number, code in exit_codes.items():
+        data[EXIT_CODES_AT + number] = code
+    action = _SIGACTION.pack(_map(libc, bytes(data)), _EVERY_SIGNAL, _SA_SIGINFO | _SA_RESTART, 0)
+    for number in signals:
+        _check(libc.sigaction(int(number), action, None) == 0)
+
+
+def _map(libc: ctypes.CDLL, program: bytes) -> int:
+    """Put machine code where it can run, and leave it there: a signal may come when Python has ended."""
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+    libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    at = libc.mmap(None, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+    _check(at != _MAP_FAILED)
+    ctypes.memmove(at, program, len(program))
+    _check(libc.mprotect(at, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_EXEC) == 0)
+    return int(at)
+
+
+def _check(succeeded: bool) -> None:
+    if not succeeded:
+        raise OSError(ctypes.get_errno(), "")

@@ -281,7 +281,7 @@ class _Record:
                 found[attribute] = decoder(reader)
             elif self._strict:
                 raise Complaint(f"unknown field `{key}`, expected {_one_of(tuple(self._fields))}")
-            else:
+            else:  # read as strictly as any value; the reference looks less closely at what it ignores
                 reader.colon()
                 reader.value()
         return self._record(found)

@@ -1,37 +1,20 @@
 """The engines every test of this folder runs on, and a way to boot a tiny guest on them."""
 
-import importlib
-import importlib.util
 from collections.abc import Iterator
-from typing import Final
 
 import pytest
+
 from hibana.engine.interface import Engine
-
 from tests.contract.engine.deviations import DEVIATIONS
+from tests.contract.engine.engines import ENGINES, find
 from tests.contract.engine.harness import Boot, Guest
-
-ENGINES: Final = {
-    "kvm": ("hibana.engine.kvm.engine", "KvmEngine"),
-    "soft": ("hibana.engine.soft.engine", "SoftEngine"),
-}
-
-
-def _exists(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even its package
-        return False
 
 
 @pytest.fixture(scope="session", params=sorted(ENGINES))
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Give each engine that can run here; the others skip and say why."""
-    module, name = ENGINES[request.param]
-    if not _exists(module):
-        pytest.skip(f"the {request.param} engine does not exist yet")
-    found: Engine = getattr(importlib.import_module(module), name)()
-    if reason := found.missing():
+    found, reason = find(request.param)
+    if found is None:
         pytest.skip(reason)
     return found
 

@@ -86,6 +86,9 @@ _DESCRIPTORS: Final = (
     0x00CF13000000FFFF,  # 0x50 data, not present
 )
 
+STOP: Final = f"out {PORT_END:#x}, eax; jmp 998f; 998:\n"
+"""Lets `run` return, and goes on when it is called again; the jump is where an engine may notice the kick."""
+
 PRELUDE: Final = f"""
 .set resume, 0x20000
 .set log_count, {LOG_COUNT:#x}

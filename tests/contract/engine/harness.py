@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol
 
 import pytest
+
 from hibana.engine.interface import Engine, Reason, Runner, Stop
 from hibana.memory.guest import GuestMemory
 from hibana.units import MIB
-
 from tests.contract.engine import guests
 from tests.contract.engine.assembler import Program, assemble
 

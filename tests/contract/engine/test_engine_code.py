@@ -3,8 +3,8 @@
 from typing import Final
 
 import pytest
-from hibana.units import GIB
 
+from hibana.units import GIB
 from tests.contract.engine import guests
 from tests.contract.engine.guests import HEAP, PRESENT, WRITABLE
 from tests.contract.engine.harness import Boot
@@ -52,7 +52,10 @@ def _passes(boot: Boot, source: str, **settings: int) -> None:
         ("a compare and exchange", "mov eax, [rdi + 1]; lock cmpxchg [rdi + 1], ebx"),
         ("SSE", "movd xmm0, ebx; movd [rdi + 1], xmm0"),
         ("a push", "mov rax, 0x9090c300000000; or rax, rbx; shl rax, 8; mov al, 0xb8; lea rsp, [rdi + 8]; push rax"),
-        ("movsb", "mov [scratch], ebx; mov r8, rdi; inc rdi; mov esi, offset scratch; mov ecx, 4; rep movsb; mov rdi, r8"),
+        (
+            "movsb",
+            "mov [scratch], ebx; mov r8, rdi; inc rdi; mov esi, offset scratch; mov ecx, 4; rep movsb; mov rdi, r8",
+        ),
         ("stosd", "mov r8, rdi; inc rdi; mov eax, ebx; stosd; mov rdi, r8"),
         ("x87", "mov [scratch], ebx; fild dword ptr [scratch]; fistp dword ptr [rdi + 1]"),
         ("INS", "mov r8, rdi; inc rdi; mov edx, 0x77; insd; mov rdi, r8"),
@@ -342,7 +345,9 @@ def test_memory_continues_above_the_hole(boot: Boot) -> None:
     places = [3 * GIB - 8, 4 * GIB, 4 * GIB + 0x123, 5 * GIB - 4, 6 * GIB - 8]
     guest = boot(
         "start:\n"
-        + "".join(f"mov rdi, {p:#x}; mov rax, [rdi]; not rax; mov [rdi], rax; lock inc dword ptr [rdi]\n" for p in places)
+        + "".join(
+            f"mov rdi, {p:#x}; mov rax, [rdi]; not rax; mov [rdi], rax; lock inc dword ptr [rdi]\n" for p in places
+        )
         + "END",
         memory_mib=FIVE_GIB,
     )

@@ -26,7 +26,7 @@ def _rounded(numerator: int, denominator: int, bits: int, mode: int) -> tuple[in
             exponent -= 1
         else:
             break
-    if mode == UP and rest or mode == NEAREST and (2 * rest > divisor or 2 * rest == divisor and mantissa & 1):
+    if (mode == UP and rest) or (mode == NEAREST and (2 * rest > divisor or (2 * rest == divisor and mantissa & 1))):
         mantissa += 1
     if mantissa.bit_length() > bits:
         mantissa, exponent = mantissa >> 1, exponent + 1
@@ -48,7 +48,7 @@ def _root(value: int, bits: int, mode: int) -> tuple[int, int]:
         mantissa = math.isqrt(value << -exponent)
     exact = mantissa * mantissa == value << -exponent
     above = (2 * mantissa + 1) ** 2 <= 4 * (value << -exponent)
-    if not exact and (mode == UP or mode == NEAREST and above):
+    if not exact and (mode == UP or (mode == NEAREST and above)):
         mantissa += 1
     return mantissa, exponent // 2
 
@@ -332,9 +332,7 @@ PACKED: Final = {
     "paddsw": struct.pack(
         "<8h", *(_clamp(a + b, -32768, 32767) for a, b in zip(_lanes("h", A), _lanes("h", B), strict=True))
     ),
-    "pmullw": struct.pack(
-        "<8H", *((a * b) & 0xFFFF for a, b in zip(_lanes("h", A), _lanes("h", B), strict=True))
-    ),
+    "pmullw": struct.pack("<8H", *((a * b) & 0xFFFF for a, b in zip(_lanes("h", A), _lanes("h", B), strict=True))),
     "pmulhw": struct.pack("<8h", *((a * b) >> 16 for a, b in zip(_lanes("h", A), _lanes("h", B), strict=True))),
     "pmuludq": struct.pack("<2Q", *(_lanes("I", A)[i] * _lanes("I", B)[i] for i in (0, 2))),
     "pmaddwd": struct.pack(
@@ -345,9 +343,7 @@ PACKED: Final = {
         ),
     ),
     "psadbw": struct.pack("<2Q", *(sum(abs(A[i] - B[i]) for i in range(at, at + 8)) for at in (0, 8))),
-    "pcmpgtb": bytes(
-        0xFF if a > b else 0 for a, b in zip(_lanes("b", A), _lanes("b", B), strict=True)
-    ),
+    "pcmpgtb": bytes(0xFF if a > b else 0 for a, b in zip(_lanes("b", A), _lanes("b", B), strict=True)),
     "packuswb": bytes(_clamp(v, 0, 255) for v in _lanes("h", A) + _lanes("h", B)),
     "punpcklbw": bytes(v for pair in zip(A[:8], B[:8], strict=True) for v in pair),
     "pshufb": bytes(0 if b & 0x80 else A[b & 15] for b in B),

@@ -1,9 +1,9 @@
 """MMIO: guest accesses to what is not RAM reach the bus, whole when aligned and with the right bytes when not."""
 
 import pytest
+
 from hibana.engine.interface import Reason
 from hibana.units import GIB, MIB
-
 from tests.contract.engine import guests
 from tests.contract.engine.guests import DEVICE
 from tests.contract.engine.harness import Boot

@@ -59,7 +59,21 @@ def test_ring_3_runs_and_comes_back_by_an_interrupt(boot: Boot) -> None:
 
 @pytest.mark.parametrize("instruction", FORBIDDEN)
 def test_ring_3_may_not(boot: Boot, instruction: str) -> None:
-    guest = boot(f"start: CATCH back; ENTER_USER user; user: xor eax, eax; fault: {instruction}; nop; back: END")
+    guest = boot(f"""
+    start:
+        CATCH back
+        ENTER_USER user
+    user:
+        xor eax, eax
+        mov ecx, 1
+        mov esi, USER + HEAP
+        mov edi, USER + HEAP
+    fault:
+        {instruction}
+        nop
+    back:
+        END
+    """)
     guest.run()
     (trap,) = guest.traps()
     assert (trap.vector, trap.error, trap.rip) == (13, 0, USER + guest.label("fault"))

@@ -28,6 +28,11 @@ class SoftEngine:
         clock.begin()
         sys.setswitchinterval(_SWITCH_INTERVAL)
         processor = Processor()
-        processor.map_ram(memory)
-        selfcheck.check(processor, memory)
-        return SoftVm(processor, memory, vcpu_count, bus)
+        try:
+            processor.map_ram(memory)
+            vm = SoftVm(processor, memory, vcpu_count, bus)
+            selfcheck.check(processor, memory)
+        except BaseException:
+            processor.close()
+            raise
+        return vm

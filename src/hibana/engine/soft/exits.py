@@ -1,15 +1,19 @@
-"""Where a guest instruction leaves the library: port and memory-mapped I/O, CPUID, and taking an interrupt.
+"""Where a guest instruction leaves the library: port and memory-mapped I/O, CPUID, MSRs, CR8, and taking an
+interrupt.
 
 These functions are the engine's hot path: closures over local names, no objects, no decisions that could be made once.
 They are called from inside the library by ctypes, which would print an exception and go on as if nothing had happened;
 so each reports to the runner what it could not handle, and the guest sees a zero.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from hibana.engine.interface import Bus
 from hibana.engine.soft import clock, cpuid
+from hibana.engine.soft.lapic import TPR
 from hibana.engine.soft.library import (
+    ACCESS_MSR,
     CPUID,
     INSN_CPUID,
     INSN_IN,
@@ -19,7 +23,10 @@ from hibana.engine.soft.library import (
     PICK,
     PORT_IN,
     PORT_OUT,
+    READ_TPR,
+    WRITE_TPR,
 )
+from hibana.engine.soft.msr import DONE, Msrs
 from hibana.engine.soft.processor import PHYSICAL_END, Processor
 from hibana.engine.soft.runner import SoftRunner
 from hibana.memory.guest import GuestMemory
@@ -34,7 +41,8 @@ def connect(processor: Processor, runner: SoftRunner, memory: GuestMemory, bus: 
     _connect_ports(processor, runner, bus)
     _connect_mmio(processor, runner, memory, bus)
     _connect_cpuid(processor, runner, vcpu_count)
-    _connect_pick(processor, runner)
+    _connect_thunks(processor, runner)
+    _connect_msrs(processor, runner)
 
 
 def _connect_ports(processor: Processor, runner: SoftRunner, bus: Bus) -> None:
@@ -142,8 +150,9 @@ def _connect_cpuid(processor: Processor, runner: SoftRunner, vcpu_count: int) ->
     processor.hook_instruction(INSN_CPUID, CPUID(execute))
 
 
-def _connect_pick(processor: Processor, runner: SoftRunner) -> None:
-    take, fail = runner.pick, runner.fail
+def _connect_thunks(processor: Processor, runner: SoftRunner) -> None:
+    """Answer what the thunks ask: the next vector, and CR8, which is the upper half of the local APIC's TPR."""
+    take, interrupts, fail = runner.pick, runner.interrupts, runner.fail
 
     def pick() -> int:
         try:
@@ -152,4 +161,36 @@ def _connect_pick(processor: Processor, runner: SoftRunner) -> None:
             fail()
             return -1
 
-    processor.set_pick(PICK(pick))
+    def read_tpr() -> int:
+        try:
+            return interrupts.lapic_read(runner.current.index, TPR) >> 4
+        except Exception:
+            fail()
+            return 0
+
+    def write_tpr(value: int) -> None:
+        try:
+            interrupts.lapic_write(runner.current.index, TPR, value << 4)
+        except Exception:
+            fail()
+
+    processor.set_callback("pick", PICK(pick))
+    processor.set_callback("read_tpr", READ_TPR(read_tpr))
+    processor.set_callback("write_tpr", WRITE_TPR(write_tpr))
+
+
+def _connect_msrs(processor: Processor, runner: SoftRunner) -> None:
+    msrs, fail = Msrs(processor, runner), runner.fail
+
+    def guarded(access: Callable[[], int]) -> Callable[[], int]:
+        def execute() -> int:
+            try:
+                return access()
+            except Exception:
+                fail()
+                return DONE
+
+        return execute
+
+    processor.set_callback("read_msr", ACCESS_MSR(guarded(msrs.read)))
+    processor.set_callback("write_msr", ACCESS_MSR(guarded(msrs.write)))

@@ -38,6 +38,9 @@ MMIO_WRITE: Final = ctypes.CFUNCTYPE(
 )
 CPUID: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64)
 PICK: Final = ctypes.CFUNCTYPE(ctypes.c_int)
+READ_TPR: Final = ctypes.CFUNCTYPE(ctypes.c_uint32)
+WRITE_TPR: Final = ctypes.CFUNCTYPE(None, ctypes.c_uint32)
+ACCESS_MSR: Final = ctypes.CFUNCTYPE(ctypes.c_uint32)
 
 
 class _DlInfo(ctypes.Structure):

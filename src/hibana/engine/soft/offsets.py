@@ -143,6 +143,8 @@ class ENV:
     cstar: Final = 4848
     fmask: Final = 4856
     kernelgsbase: Final = 4864
+    tsc_adjust: Final = 4880
+    """u64: IA32_TSC_ADJUST; the library never looks at it."""
     tsc_aux: Final = 4896
     xcr0: Final = 4904
     misc_enable: Final = 4920

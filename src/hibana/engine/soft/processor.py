@@ -9,7 +9,7 @@ from typing import Final
 
 from hibana.engine.soft import cpuid, machine_code, probe
 from hibana.engine.soft.library import ARCH_X86, HOOK_INSN, HOOK_INTR, MODE_64, PROT_ALL
-from hibana.engine.soft.offsets import CC, CPU, ENV, UC
+from hibana.engine.soft.offsets import CC, CPU, ENV, REGION, UC
 from hibana.errors import EngineError
 from hibana.memory.guest import GuestMemory
 from hibana.memory.layout import RAM_ABOVE_4G
@@ -62,7 +62,7 @@ class Processor:
         self.eflags = ctypes.c_uint64.from_address(self.env + ENV.eflags)
         self.halted = ctypes.c_uint32.from_address(self.cpu + CPU.halted)
         self.stopped = ctypes.c_uint8.from_address(self.cpu + CPU.stopped)
-        self.invalid_addr = ctypes.c_uint64.from_address(self.handle + UC.invalid_addr)
+        self._invalid_addr = ctypes.c_uint64.from_address(self.handle + UC.invalid_addr)
         self._dr7 = ctypes.c_uint64.from_address(self.env + ENV.dr + 8 * 7)
         self.kick_word = ctypes.c_uint16.from_address(self._kick_address())
         self.start = library.uc_emu_start
@@ -119,6 +119,7 @@ class Processor:
         )
         self._hook(HOOK_INTR, code.entry("deliver_exception"), 0)
         code.set("kick_word", self._kick_address())
+        code.set("cpu", self.cpu)
 
     # --- address space ------------------------------------------------------------------------------------------------
 
@@ -133,11 +134,10 @@ class Processor:
             )
         self._regions = tuple((region.start, region.end, region.offset - region.start) for region in memory.regions)
         code = self.code
-        find = self._library.function("find_memory_mapping", ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
         for region in memory.regions:
             name = {0: "low_ram", RAM_ABOVE_4G: "high_ram"}.get(region.start)
             if name:
-                code.set(f"{name}_region", find(self.handle, region.start))
+                code.set(f"{name}_region", self._region(region.start))
                 code.set(f"{name}_size", region.size)
         memory.on_write = self.invalidate
 
@@ -148,16 +148,26 @@ class Processor:
             "map MMIO",
             self._library.uc_mmio_map(self.handle, start, end - start, _address(read), start, _address(write), start),
         )
+        # As it stands, the library would split 8 bytes into two accesses; a CPU does not.
+        operations = ctypes.c_uint64.from_address(self._region(start) + REGION.ops).value
+        if ctypes.c_uint64.from_address(operations + REGION.ops_callback).value != _address(read):
+            raise EngineError(cause="libunicorn does not keep memory regions where the soft engine expects them.")
+        ctypes.c_uint32.from_address(operations + REGION.ops_largest_access).value = 8
 
     def hook_instruction(self, instruction: int, callback: object) -> None:
         """Call `callback` instead of executing an instruction."""
         self._callbacks.append(callback)
         self._hook(HOOK_INSN, _address(callback), instruction)
 
-    def set_pick(self, callback: object) -> None:
-        """Ask `callback` for the vector when an interrupt can be taken."""
+    def set_callback(self, cell: str, callback: object) -> None:
+        """Let the thunks call a function in Python."""
         self._callbacks.append(callback)
-        self.code.set("pick", _address(callback))
+        self.code.set(cell, _address(callback))
+
+    def _region(self, addr: int) -> int:
+        """Find the library's record of the region an address lies in."""
+        find = self._library.function("find_memory_mapping", ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
+        return int(find(self.handle, addr))
 
     def _hook(self, kind: int, address: int, instruction: int) -> None:
         hook = ctypes.c_size_t()
@@ -208,15 +218,19 @@ class Processor:
         self._update_fp_status(self.env)
         self._update_mxcsr_status(self.env)
 
-    def error(self, code: int) -> str:
-        """Render an error of `start`."""
-        return self._library.error(code)
+    def why(self, error: int) -> str:
+        """Say why `start` failed; empty when it did not."""
+        if place := self.code.get("gave_up"):
+            return f"the library gave up at libunicorn.so.2+{place - self._library.base:#x}"
+        if error:
+            return f"{self._library.error(error)}, guest-physical address {self._invalid_addr.value:#x}"
+        return ""
 
     def close(self) -> None:
         """Free the machine; only while nothing runs."""
         code = self.code
         code.set("kick_word", code.cell("nowhere"))
-        for name in ("low_ram_size", "high_ram_size"):
+        for name in ("cpu", "gave_up", "low_ram_size", "high_ram_size"):
             code.set(name, 0)
         self._library.uc_close(self.handle)
         self._callbacks.clear()

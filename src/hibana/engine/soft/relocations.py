@@ -25,7 +25,8 @@ from hibana.units import PAGE
 Slot = tuple[int, int]
 """Offset from where the library is loaded, and relocation type."""
 
-_TYPES: Final = (1, 6, 7)
+CALL: Final = 7
+_TYPES: Final = (1, 6, CALL)
 _PROT_READ: Final = mmap.PROT_READ
 _PROT_WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
 

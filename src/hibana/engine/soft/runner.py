@@ -27,6 +27,7 @@ from hibana.engine.state import HALTED, INIT_RECEIVED, RUNNABLE, UNINITIALIZED
 SLICE_NS: Final = 2_000_000
 
 _LEAVE_BLOCK: Final = 0xFFFF
+_SAME_TSC: Final = 1 << 32
 
 
 class SoftRunner:
@@ -51,6 +52,7 @@ class SoftRunner:
         self._gives_way = False
         """The current vCPU has nothing to do, or has had its slice."""
         self._slice_end = 0
+        self._tsc_offset = 0
 
     # --- what the VMM asks --------------------------------------------------------------------------------------------
 
@@ -91,12 +93,12 @@ class SoftRunner:
         assert self._alarm
         while True:
             self._wanted_exit.value = 0
-            if self._kicked:
-                self._kicked = False
-                return KICKED
             if self._failure:
                 failure, self._failure = self._failure, ""
                 return Stop(Reason.FAILED, failure)
+            if self._kicked:
+                self._kicked = False
+                return KICKED
             now = clock.now()
             if self._alarm.due and self._alarm.due <= now:
                 self._alarm.due = None  # it has rung
@@ -138,8 +140,8 @@ class SoftRunner:
         self._gives_way = False
         self._wanted_interrupt.value = self.interrupts.pending(vcpu.index)
         error = processor.start(processor.handle, processor.eip.value, 0, 0, 0)
-        if error:
-            return Stop(Reason.FAILED, self._why(error))
+        if why := processor.why(error):
+            return Stop(Reason.FAILED, f"vCPU {vcpu.index} cannot go on at RIP {processor.eip.value:#x}: {why}.")
         if processor.halted.value:
             processor.halted.value = 0
             vcpu.listens = processor.eflags.value & INTERRUPT_FLAG != 0
@@ -166,13 +168,6 @@ class SoftRunner:
             due = self._slice_end if due is None else min(due, self._slice_end)
         if self._alarm and due != self._alarm.due:
             self._alarm.set(due)
-
-    def _why(self, error: int) -> str:
-        processor = self._processor
-        return (
-            f"vCPU {self.current.index} cannot go on at RIP {processor.eip.value:#x}: {processor.error(error)}, "
-            f"guest-physical address {processor.invalid_addr.value:#x}."
-        )
 
     # --- what happens while guest code runs, always on this thread ----------------------------------------------------
 
@@ -220,7 +215,7 @@ class SoftRunner:
         """Start a waiting vCPU in real mode at `vector` << 12."""
         vcpu = self._vcpus[index]
         if vcpu.mp_state in (INIT_RECEIVED, UNINITIALIZED):
-            vcpu.restart(self._processor.reset_image, vector)
+            vcpu.restart(self._processor.reset_image, vector, self._tsc_offset)
             self._leave()
 
     def timer_changed(self) -> None:
@@ -240,6 +235,17 @@ class SoftRunner:
             self._wanted_nmi.value = pending
         else:
             vcpu.nmi = pending
+
+    def agree_on_tsc(self, offset: int) -> int:
+        """Give the offset of the time-stamp counter for a vCPU that wants one close to the others'.
+
+        vCPUs are saved and loaded one after the other, each with its counter at that moment; a guest must not see one
+        ahead of another. As KVM does: values less than about a second apart mean the same.
+        """
+        apart = (offset - self._tsc_offset + (1 << 63)) % (1 << 64) - (1 << 63)
+        if abs(apart) > _SAME_TSC:
+            self._tsc_offset = offset
+        return self._tsc_offset
 
     def registers(self, vcpu: SoftVcpu) -> bytes:
         """Copy the registers of a vCPU."""

@@ -52,13 +52,14 @@ _SECOND: Final = bytes.fromhex("b8 04000000 c3")
 
 def check(processor: Processor, memory: GuestMemory) -> None:
     """Run the guest. Raises EngineError naming what does not work."""
-    before = memory.read(0, _END)
+    before, pick = memory.read(0, _END), processor.code.get("pick")
     try:
         memory.write(0, _image())
         for what in _Check(processor, memory).broken():
             raise EngineError(cause=f"the soft engine failed its self-check on this host: {what}.")
     finally:
         memory.write(0, before)
+        processor.code.set("pick", pick)
         processor.set_image(processor.reset_image)
 
 
@@ -101,7 +102,7 @@ class _Check:
         self._wanted_exit = processor.code.byte("wanted_exit")
         self._wanted_interrupt = processor.code.byte("wanted_interrupt")
         self._alarm = Alarm(_thread.get_native_id())
-        processor.set_pick(PICK(self._pick))
+        processor.set_callback("pick", PICK(self._pick))
         image = bytearray(processor.reset_image.raw)
         cpu_state.import_state(image, _state(), 0)
         start = processor.new_image()

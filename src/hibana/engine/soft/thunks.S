@@ -41,7 +41,18 @@
         .equ    HF_VM, 1 << 17
         .equ    HF2_NMI, 1 << 2                 # hflags2: between an NMI and its IRET
 
+        .equ    CR0_PE, 1 << 0
+        .equ    CR0_NW, 1 << 29
+        .equ    CR0_CD, 1 << 30
+        .equ    CR0_PG, 1 << 31
+        .equ    CR4_PAE, 1 << 5
+        .equ    CR4_DEFINED, 0x1107FC           # TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT FSGSBASE SMEP
         .equ    EFER_SCE, 1 << 0
+        .equ    EFER_LME, 1 << 8
+        .equ    MSR_FS_BASE, 0xC0000100
+        .equ    MSR_KERNEL_GS_BASE, 0xC0000102
+        .equ    MSR_TSC_AUX, 0xC0000103
+        .equ    MSR_OF_LIBRARY, 1               # answers of msr.py: 0 = done, 1 = as the library does, 2 = #GP
         .equ    FLAT_CODE64, 0x00AF9B00         # present, DPL 0, execute/read, accessed, long, 4 KiB units
         .equ    FLAT_CODE32, 0x00CF9B00
         .equ    FLAT_DATA, 0x00CF9300
@@ -254,10 +265,8 @@ helper_sysenter:
         mov     [rdi + ENV_REGS + 8 * 4], rax   # RSP
         mov     [rdi + ENV_EIP], rcx
         ret
-2:      mov     esi, VECTOR_GP
-        xor     edx, edx
-        mov     rcx, [rsp]                      # where in the generated code we were called: it knows the guest's EIP
-        jmp     [rip + lib_raise_exception_err_ra]
+2:      mov     rcx, [rsp]                      # our return address in generated code
+        jmp     general_protection
 
 # ----------------------------------------------------------------------------------------------------------------------
 # uint64_t helper_rdrand(CPUX86State *env)                                                            RDRAND
@@ -350,8 +359,7 @@ helper_\direction\size:
         PORT_ACCESS out, l
 
 # ----------------------------------------------------------------------------------------------------------------------
-# uint64_t helper_read_crN(CPUX86State *env, int number)                                              MOV r64, CR8
-# void helper_write_crN(CPUX86State *env, int number, uint64_t value)                                 MOV CR8, r64
+# uint64_t helper_read_crN(CPUX86State *env, int number)                                              MOV r64, CRn
 #
 # CR8 is the task priority of the local APIC; the library has none.
 # ----------------------------------------------------------------------------------------------------------------------
@@ -365,17 +373,102 @@ helper_read_crN:
         add     rsp, 8
         ret
 
+# ----------------------------------------------------------------------------------------------------------------------
+# void helper_write_crN(CPUX86State *env, int number, uint64_t value)                                 MOV CRn, LMSW
+#
+# The library takes any value. #GP for reserved bits and impossible combinations (SDM vol. 3, "Control Registers").
+# ----------------------------------------------------------------------------------------------------------------------
 helper_write_crN:
+        cmp     esi, 3
+        je      4f
+        cmp     esi, 4
+        je      2f
         cmp     esi, 8
-        je      1f
-        jmp     [rip + lib_helper_write_crN]
-1:      test    rdx, ~15
-        jnz     2f
+        je      3f
+        mov     rax, rdx                        # CR0
+        shr     rax, 32
+        jnz     5f
+        mov     eax, edx
+        and     eax, CR0_PE | CR0_PG
+        cmp     eax, CR0_PG
+        je      5f
+        mov     eax, edx
+        and     eax, CR0_CD | CR0_NW
+        cmp     eax, CR0_NW
+        je      5f
+        test    edx, CR0_PG
+        jnz     1f
+        test    dword ptr [rdi + ENV_HFLAGS], HF_CS64
+        jnz     5f                              # paging cannot be left from 64-bit code
+        jmp     4f
+1:      test    dword ptr [rdi + ENV_EFER], EFER_LME
+        jz      4f
+        test    dword ptr [rdi + ENV_CR + 8 * 4], CR4_PAE
+        jz      5f
+        jmp     4f
+2:      test    rdx, ~CR4_DEFINED
+        jnz     5f
+        test    edx, CR4_PAE
+        jnz     4f
+        test    dword ptr [rdi + ENV_HFLAGS], HF_LMA
+        jnz     5f
+        jmp     4f
+3:      test    rdx, ~15                        # CR8: the task priority of the local APIC
+        jnz     5f
         mov     edi, edx
         jmp     [rip + write_tpr]
-2:      mov     esi, VECTOR_GP
+4:      jmp     [rip + lib_helper_write_crN]
+5:      mov     rcx, [rsp]
+        jmp     general_protection
+
+# ----------------------------------------------------------------------------------------------------------------------
+# void helper_rdmsr(CPUX86State *env), void helper_wrmsr(CPUX86State *env)                            RDMSR, WRMSR
+#
+# The library answers 0 for what it does not know and drops what is written there. The segment bases, which change at
+# every task switch, and the registers of SYSCALL are checked here; the rest goes through msr.py.
+# ----------------------------------------------------------------------------------------------------------------------
+helper_rdmsr:
+        mov     eax, [rdi + ENV_REGS + 8]
+        sub     eax, MSR_FS_BASE
+        cmp     eax, MSR_TSC_AUX - MSR_FS_BASE
+        jbe     1f
+        push    rdi
+        call    [rip + read_msr]
+        pop     rdi
+        cmp     eax, MSR_OF_LIBRARY
+        ja      2f
+        je      1f
+        ret
+1:      jmp     [rip + lib_helper_rdmsr]
+2:      mov     rcx, [rsp]
+        jmp     general_protection
+
+helper_wrmsr:
+        mov     eax, [rdi + ENV_REGS + 8]
+        sub     eax, MSR_FS_BASE
+        cmp     eax, MSR_KERNEL_GS_BASE - MSR_FS_BASE
+        ja      1f
+        mov     eax, [rdi + ENV_REGS + 8 * 2]   # canonical: bits 63-47 are all the same
+        sar     eax, 15
+        inc     eax
+        cmp     eax, 1
+        jbe     2f
+        jmp     3f
+1:      push    rdi
+        call    [rip + write_msr]
+        pop     rdi
+        cmp     eax, MSR_OF_LIBRARY
+        ja      3f
+        je      2f
+        ret
+2:      jmp     [rip + lib_helper_wrmsr]
+3:      mov     rcx, [rsp]
+        jmp     general_protection
+
+# Raise #GP(0) in the guest: rdi = env, rcx = the place in generated code that knows the guest's EIP.
+general_protection:
+        mov     esi, VECTOR_GP
         xor     edx, edx
-        mov     rcx, [rsp]
         jmp     [rip + lib_raise_exception_err_ra]
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -454,6 +547,8 @@ gave_up:                .quad 0                 # where in the library `abort` w
 pick:                   .quad 0                 # int pick(void): the vector to deliver, or -1
 read_tpr:               .quad 0                 # int read_tpr(void): CR8
 write_tpr:              .quad 0                 # void write_tpr(int)
+read_msr:               .quad 0                 # int read_msr(void): MSR_*; registers as in RDMSR
+write_msr:              .quad 0                 # int write_msr(void)
 
 
 # Filled with the addresses of functions: `lib_` of the library, `libc_` of the C library.
@@ -471,8 +566,10 @@ lib_helper_outb:        .quad 0
 lib_helper_outl:        .quad 0
 lib_helper_outw:        .quad 0
 lib_helper_read_crN:    .quad 0
+lib_helper_rdmsr:       .quad 0
 lib_helper_read_eflags: .quad 0
 lib_helper_write_crN:   .quad 0
+lib_helper_wrmsr:       .quad 0
 lib_raise_exception:    .quad 0
 lib_raise_exception_err: .quad 0
 lib_raise_exception_err_ra: .quad 0

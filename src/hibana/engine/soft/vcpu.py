@@ -13,6 +13,8 @@ INTERRUPT_FLAG: Final = 1 << 9  # RFLAGS
 
 _APIC_BASE: Final = 0xFEE00800  # IA32_APIC_BASE: enabled, at its usual place
 _BOOTSTRAP_PROCESSOR: Final = 1 << 8
+_BUSY: Final = 2
+"""Descriptor type: the current task's segment is busy. The library forgets that, and takes a busy one for none."""
 _REAL_MODE_CODE: Final = 0x9B00  # segment flags: present, code, readable, accessed
 
 
@@ -26,6 +28,8 @@ class Registers(Protocol):
     def nmi_pending(self, vcpu: "SoftVcpu") -> bool: ...
 
     def set_nmi_pending(self, vcpu: "SoftVcpu", pending: bool) -> None: ...
+
+    def agree_on_tsc(self, offset: int) -> int: ...
 
 
 class SoftVcpu:
@@ -46,13 +50,12 @@ class SoftVcpu:
         self.restarted = False
         """`image` is newer than the registers, although this is the current vCPU."""
 
-    def restart(self, reset_image: Image, vector: int) -> None:
+    def restart(self, reset_image: Image, vector: int, tsc_offset: int) -> None:
         """Begin in real mode at `vector` << 12, the rest as after a reset (SDM vol. 3, MP initialization)."""
-        (tsc_offset,) = unpack_from("<Q", self.image, ENV.tsc_offset)  # INIT does not touch the time-stamp counter
         self.image.raw = reset_image.raw
-        pack_into("<Q", self.image, ENV.tsc_offset, tsc_offset)
         pack_into("<I4xQII", self.image, ENV.segs + SEGMENT.SIZE, vector << 8, vector << 12, 0xFFFF, _REAL_MODE_CODE)
         pack_into("<Q", self.image, ENV.eip, 0)
+        pack_into("<Q", self.image, ENV.tsc_offset, tsc_offset)
         self.mp_state = RUNNABLE
         self.restarted = True
 
@@ -63,6 +66,7 @@ class SoftVcpu:
         image, lapic = runner.registers(self), self.lapic.save()
         state = cpu_state.export_state(image, lapic, self.mp_state, apic_base, clock.tsc())
         state.events.nmi_pending = int(runner.nmi_pending(self))
+        state.sregs.tr.type |= _BUSY
         return state
 
     def load(self, state: VcpuState) -> None:
@@ -70,6 +74,9 @@ class SoftVcpu:
         runner = self.runner
         image = bytearray(runner.registers(self))
         cpu_state.import_state(image, state, clock.tsc())
+        image[ENV.tr + SEGMENT.flags + 1] &= ~_BUSY
+        (tsc_offset,) = unpack_from("<Q", image, ENV.tsc_offset)
+        pack_into("<Q", image, ENV.tsc_offset, runner.agree_on_tsc(tsc_offset))
         runner.set_registers(self, image)
         runner.set_nmi_pending(self, state.events.nmi_pending != 0)
         self.lapic.load(state.lapic)
