@@ -64,7 +64,7 @@ def assemble(source: str) -> Program:
 
 def _offsets() -> str:
     lines = []
-    for structure in (offsets.UC, offsets.CPU, offsets.CC, offsets.SEGMENT, offsets.ENV):
+    for structure in (offsets.UC, offsets.CPU, offsets.CC, offsets.FLOAT, offsets.SEGMENT, offsets.ENV):
         for name, value in vars(structure).items():
             if isinstance(value, int):
                 lines.append(f".equ {structure.__name__}_{name.upper()}, {value}\n")

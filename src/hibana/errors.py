@@ -170,9 +170,7 @@ class SignalHandlersError(VmmError):
 
 
 class ApiSocketInUse(VmmError):
-    text = (
-        "RunWithApiError error: Failed to open the API socket at: {path}. Check that it is not already used."
-    )
+    text = "RunWithApiError error: Failed to open the API socket at: {path}. Check that it is not already used."
 
 
 class ApiServerError(VmmError):

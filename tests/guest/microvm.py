@@ -14,11 +14,11 @@ from tools.microvm.process import CMDLINE, Firecracker, Wanted
 # One boot takes 2 s on an idle machine; a loaded CI machine may be twenty times slower.
 PATIENCE: Final = 120.0
 
-# A shell that is spoken to by a program: no echo, no prompt, output as it was written.
+# A shell that is spoken to by a program: no echo, and no prompt, because it takes the line for a script.
 _SHELL: Final = """#!/bin/sh
 stty -echo -opost
 printf '\\036listening\\n'
-setsid -c sh +i -s <>/dev/ttyS0 >&0 2>&1
+setsid -c sh /dev/ttyS0 <>/dev/ttyS0 >&0 2>&1
 """
 
 

@@ -213,6 +213,22 @@ def test_a_line_cut_in_two_by_a_full_fifo_is_completed_before_the_next(reader: R
     assert re.fullmatch(STAMP + r" \[anonymous-instance:main\] a{10000}" + STAMP + r" \[.*\] short", received)
 
 
+def test_no_line_comes_before_all_of_a_torn_one_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = bytearray()
+
+    def four_bytes_at_a_time(fd: int, content: bytes) -> int:
+        written.extend(content[:4])
+        return min(4, len(content))
+
+    monkeypatch.setattr("os.write", four_bytes_at_a_time)
+    sink = Sink(-1)
+    sink.write(b"first line\n")
+    with pytest.raises(BlockingIOError):
+        sink.write(b"lost\n")
+    sink.write(b"next\n")
+    assert written == b"first line\nnext"
+
+
 def test_ten_messages_then_one_every_half_second() -> None:
     site = CallSite()
     assert [site.admits(0) for _ in range(12)] == [True] * 10 + [False] * 2

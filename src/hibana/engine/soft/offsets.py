@@ -81,6 +81,13 @@ class REGION:
     """The function that `uc_mmio_map` was given for reading: `ops` lies in a record of unicorn's own."""
 
 
+class FLOAT:
+    """`float_status`: how a floating-point unit rounds, one byte each."""
+
+    flush_to_zero: Final = 4
+    flush_inputs_to_zero: Final = 5
+
+
 class SEGMENT:
     """`SegmentCache`: a segment register, or GDTR and IDTR with selector and flags unused."""
 
@@ -131,6 +138,9 @@ class ENV:
     fpop: Final = 752
     fpip: Final = 760
     fpdp: Final = 768
+    fp_status: Final = 776
+    sse_status: Final = 808
+    """`float_status` of the two floating-point units."""
     mxcsr: Final = 816
     xmm_regs: Final = 824
     """64 bytes each, of which XMM is the first 16."""

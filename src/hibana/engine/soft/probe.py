@@ -14,7 +14,7 @@ from struct import pack
 from typing import Final
 
 from hibana.engine.soft.library import Library
-from hibana.engine.soft.offsets import CC, CPU, ENV, SEGMENT, UC, VERSION
+from hibana.engine.soft.offsets import CC, CPU, ENV, FLOAT, SEGMENT, UC, VERSION
 from hibana.errors import EngineError
 
 RIP: Final = 41
@@ -170,6 +170,13 @@ def _unlike_effects(library: Library, cpu: int, env: int) -> Iterator[str]:
     set_u32(env + ENV.df).value = 0xFFFFFFFF
     if library.function("helper_read_eflags", ctypes.c_uint64, ctypes.c_uint64)(env) != 0xED7:
         yield "the flags"
+    set_u32(env + ENV.mxcsr).value = 0x8040  # FZ and DAZ; the library puts FZ into the wrong unit
+    library.function("update_mxcsr_status", None, ctypes.c_uint64)(env)
+    if (_u8(env + ENV.fp_status + FLOAT.flush_to_zero), _u8(env + ENV.sse_status + FLOAT.flush_inputs_to_zero)) != (
+        1,
+        1,
+    ):
+        yield "the floating-point status"
     library.function("cpu_x86_update_cr0", None, ctypes.c_uint64, ctypes.c_uint32)(env, 0x1A)
     if _u64(env + ENV.cr) != 0x1A or _u32(env + ENV.hflags) & 0xE00 != 0xA00:
         yield "CR0 and hflags"

@@ -74,7 +74,7 @@ class Processor:
         )
         self._update_dr7 = library.function("cpu_x86_update_dr7", None, ctypes.c_uint64, ctypes.c_uint32)
         self._update_fp_status = library.function("update_fp_status", None, ctypes.c_uint64)
-        self._update_mxcsr_status = library.function("update_mxcsr_status", None, ctypes.c_uint64)
+        self._update_mxcsr_status = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(self.code.entry("update_mxcsr_status"))
         self._regions: tuple[tuple[int, int, int], ...] = ()
         self._callbacks: list[object] = []
 

@@ -20,6 +20,8 @@ SLOTS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
     "helper_write_crN": ((21163352, 1), (21697304, 6), (21779128, 7)),
     "helper_rdmsr": ((21164216, 1), (21704656, 6), (21783240, 7)),
     "helper_wrmsr": ((21164240, 1), (21664640, 6), (21760896, 7)),
+    "helper_ldmxcsr": ((21166928, 1), (21663216, 6)),
+    "update_mxcsr_status": ((21784424, 7),),
     "abort": ((21757568, 7),),
     "tlb_reset_dirty_by_vaddr": ((21784568, 7),),
 }

@@ -381,6 +381,8 @@ helper_read_crN:
 helper_write_crN:
         cmp     esi, 3
         je      4f
+        cmp     esi, 2
+        je      4f
         cmp     esi, 4
         je      2f
         cmp     esi, 8
@@ -470,6 +472,31 @@ general_protection:
         mov     esi, VECTOR_GP
         xor     edx, edx
         jmp     [rip + lib_raise_exception_err_ra]
+
+# ----------------------------------------------------------------------------------------------------------------------
+# void helper_ldmxcsr(CPUX86State *env, uint32_t value)                                               LDMXCSR
+# void update_mxcsr_status(CPUX86State *env)
+#
+# Reserved bits are a #GP. And the library applies MXCSR.FZ, "flush to zero", to the x87 unit instead of to SSE.
+# ----------------------------------------------------------------------------------------------------------------------
+helper_ldmxcsr:
+        test    esi, 0xFFFF0000
+        jnz     1f
+        jmp     [rip + lib_helper_ldmxcsr]
+1:      mov     rcx, [rsp]
+        jmp     general_protection
+
+update_mxcsr_status:
+        push    rbx
+        mov     rbx, rdi
+        call    [rip + lib_update_mxcsr_status]
+        mov     eax, [rbx + ENV_MXCSR]
+        shr     eax, 15
+        and     eax, 1
+        mov     [rbx + ENV_SSE_STATUS + FLOAT_FLUSH_TO_ZERO], al
+        mov     byte ptr [rbx + ENV_FP_STATUS + FLOAT_FLUSH_TO_ZERO], 0
+        pop     rbx
+        ret
 
 # ----------------------------------------------------------------------------------------------------------------------
 # noreturn void abort(void)                                                                          C library
@@ -562,6 +589,7 @@ lib_helper_check_iow:   .quad 0
 lib_helper_inb:         .quad 0
 lib_helper_inl:         .quad 0
 lib_helper_inw:         .quad 0
+lib_helper_ldmxcsr:     .quad 0
 lib_helper_outb:        .quad 0
 lib_helper_outl:        .quad 0
 lib_helper_outw:        .quad 0
@@ -574,6 +602,7 @@ lib_raise_exception:    .quad 0
 lib_raise_exception_err: .quad 0
 lib_raise_exception_err_ra: .quad 0
 lib_tlb_reset_dirty:    .quad 0
+lib_update_mxcsr_status: .quad 0
 lib_x86_cpu_do_interrupt: .quad 0
 lib_x86_cpu_exec_exit:  .quad 0
 libc_abort:             .quad 0
