@@ -240,6 +240,38 @@ def test_neighbouring_numbers_change_without_disturbing_code(boot: Boot) -> None
     )
 
 
+def test_code_that_rewrites_itself_survives_kicks(boot: Boot) -> None:
+    guest = boot(
+        RETURN_IMM
+        + """
+    start:
+        FUNCTION HEAP
+        mov edi, HEAP
+        mov ebx, 1
+    1:  mov [rdi + 1], ebx
+        call rdi
+        CHECK
+        lock add dword ptr [2f + 1], 1
+    2:  mov eax, 0
+        CHECK
+        inc ebx
+        in al, 0x7e
+        test al, al
+        jnz 1b
+        END 1
+    wrong:
+        mov [got], eax
+        mov [got + 4], ebx
+        END 2
+        .balign 8
+    got: .long 0, 0
+    """
+    )
+    guest.bus.answers[0x7E] = lambda size: int(guest.kicked < 500)
+    with guest.kicked_often():
+        assert guest.run() == 1, f"returned and expected: {guest.numbers('got', 2, 4)}"
+
+
 # --- code and data written by devices ---------------------------------------------------------------------------------
 
 

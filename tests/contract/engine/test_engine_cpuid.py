@@ -175,6 +175,40 @@ def test_soft_offers_no_xsave(boot: Boot, request: pytest.FixtureRequest) -> Non
     assert state == (0, 0, 0, 0)
 
 
+def test_the_apic_base_msr_names_the_bootstrap_processor(boot: Boot) -> None:
+    guest = boot(
+        """
+    start:
+        START_APS
+        mov ecx, 0x1b
+        rdmsr
+        mov [got], eax
+    1:  pause
+        cmp dword ptr [got + 4], 0
+        je 1b
+        END
+    ap_start:
+        mov ecx, 0x1b
+        rdmsr
+        mov [got + 4], eax
+        cli
+    2:  hlt
+        jmp 2b
+    got: .long 0, 0
+    """,
+        vcpus=2,
+    )
+    guest.run()
+    assert guest.numbers("got", 2, 4) == [0xFEE00900, 0xFEE00800]
+
+
+def test_cache_instructions_do_nothing(boot: Boot) -> None:
+    guest = boot(
+        "start: mov dword ptr [HEAP], 5; wbinvd; invd; clflush [HEAP]; prefetcht0 [HEAP]; END dword ptr [HEAP]"
+    )
+    assert guest.run() == 5
+
+
 def test_every_cpu_finds_its_apic_id_in_cpuid(boot: Boot) -> None:
     guest = boot(
         """
@@ -316,6 +350,35 @@ def test_rdtscp_gives_the_number_the_kernel_left_for_this_cpu(boot: Boot) -> Non
     if result == 2:
         pytest.skip("the guest's CPUID does not offer RDTSCP")
     assert result == 0x1234
+
+
+def test_the_time_stamp_counter_is_also_an_msr(boot: Boot) -> None:
+    guest = boot("""
+    .macro STAMP
+        shl rdx, 32
+        or rax, rdx
+        stosq
+    .endm
+    start:
+        mov edi, HEAP
+        mov ecx, 0x10
+        rdtsc
+        STAMP
+        rdmsr
+        STAMP
+        rdtsc
+        STAMP
+        xor eax, eax
+        mov edx, 0x1000000
+        wrmsr
+        rdtsc
+        STAMP
+        END
+    """)
+    guest.run()
+    first, middle, last, written = guest.numbers(guests.HEAP, 4)
+    assert first <= middle <= last
+    assert 0x1000000 << 32 <= written < 0x1000001 << 32
 
 
 def test_time_passes_while_a_cpu_is_halted(boot: Boot) -> None:

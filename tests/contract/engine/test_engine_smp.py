@@ -302,6 +302,60 @@ def test_code_rewritten_by_one_cpu_runs_new_on_another(boot: Boot) -> None:
     guest.run()
 
 
+def test_code_overwritten_by_a_device_runs_new_on_every_cpu(boot: Boot) -> None:
+    """CPU 1 asks the device to write what CPU 0 then runs; both have run the old code."""
+    guest = boot(
+        """
+    start:
+        START_APS
+        mov ebx, 1
+    1:  call function
+        mov [request], ebx
+    2:  pause
+        cmp [answer], ebx
+        jne 2b
+        push rbx
+        xor eax, eax
+        cpuid                               # serialises (SDM 9.1.3)
+        pop rbx
+        call function
+        cmp eax, [answer]
+        jne wrong
+        inc ebx
+        cmp ebx, 200
+        jne 1b
+        END 1
+    wrong:
+        END 2
+    ap_start:
+        xor esi, esi
+    3:  pause
+        cmp [request], esi
+        je 3b
+        mov esi, [request]
+        call function
+        ACT esi
+        xor eax, eax
+        cpuid
+        call function
+        cmp eax, esi
+        jne wrong
+        mov [answer], esi
+        jmp 3b
+    request: .long 0
+    answer: .long 0
+        .balign 4096
+    function:
+        mov eax, 0
+        ret
+    """,
+        vcpus=2,
+    )
+    addr = guest.label("function") + 1
+    guest.bus.reactions[guests.PORT_ACT] = lambda value: guest.memory.write(addr, value.to_bytes(4, "little"))
+    assert guest.run() == 1
+
+
 def test_a_page_moved_by_one_cpu_is_seen_by_another_after_invlpg(boot: Boot) -> None:
     guest = boot(
         f"""

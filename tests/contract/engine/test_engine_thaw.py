@@ -284,12 +284,3 @@ def test_a_copy_of_a_guest_computes_what_the_original_does(boot: Boot) -> None:
     guest.memory.write(0, memory)
     guest.vm.vcpus[0].load(state)
     assert (guest.run(), guest.number(guests.HEAP)) == (first, cell)
-
-
-def test_many_vms_live_one_after_the_other(boot: Boot) -> None:
-    guest: Guest = boot("start: END 3")
-    for _ in range(10):
-        state = guests.boot_state(guest.vm.vcpus[0].save(), guest.label("start"))
-        guest.vm.vcpus[0].load(state)
-        assert guest.run() == 3
-        guest.thaw()

@@ -1,5 +1,6 @@
 """Timers: the local APIC's three modes and the 8254, counting, ticking and waking."""
 
+import random
 from typing import Final
 
 import pytest
@@ -163,6 +164,79 @@ def test_a_timer_interrupts_a_loop_that_never_halts(boot: Boot) -> None:
     )
     guest.run()
     assert {t.vector for t in guest.traps()} == {0x40}
+
+
+def test_a_long_string_move_is_interrupted_and_resumed(boot: Boot) -> None:
+    """256 KiB by REP MOVSB with a fast timer: whole, and interrupted nowhere but at the instruction itself."""
+    guest = boot("""
+    start:
+        ENABLE_APIC
+        ON 0x40, tick
+        APIC 0x3e0, 0xb
+        APIC 0x320, 0x20040
+        APIC 0x380, 100000
+    more:
+        mov esi, HEAP
+        mov edi, HEAP + 0x100000
+        mov ecx, 0x40000
+        cld
+        sti
+    move:
+        rep movsb
+        cli
+        mov esi, HEAP
+        mov edi, HEAP + 0x100000
+        mov ecx, 0x40000 / 8
+        repe cmpsq
+        jne wrong
+        cmp dword ptr [inside], 3
+        jb more
+        END 1
+    wrong:
+        END 2
+    tick:
+        lea rax, [rip + move]
+        cmp [rdi + 16], rax
+        jne 1f
+        inc dword ptr [inside]
+    1:  mov dword ptr [log_count], 0
+        EOI
+        ret
+    inside: .long 0
+    """)
+    guest.memory.write(guests.HEAP, random.Random(6).randbytes(0x40000))
+    assert guest.run() == 1
+
+
+def test_a_timer_interrupts_user_code_and_returns_to_it(boot: Boot) -> None:
+    guest = boot("""
+    start:
+        ENABLE_APIC
+        ON 0x40, tick
+        APIC 0x3e0, 0xb
+        APIC 0x320, 0x20040
+        APIC 0x380, 100000
+        CATCH back
+        ENTER_USER user
+    user:
+        mov eax, 0x12345
+    1:  cmp dword ptr [USER + ticks], 5
+        jae 2f
+        cmp eax, 0x12345
+        je 1b
+    2:  LEAVE_USER
+    back:
+        END eax
+    tick:
+        inc dword ptr [ticks]
+        EOI
+        ret
+    ticks: .long 0
+    """)
+    assert guest.run() == 0x12345
+    ticks = [t for t in guest.traps() if t.vector == 0x40]
+    assert len(ticks) >= 5
+    assert all((t.cs, t.ss) == (guests.USER_CODE, guests.USER_DATA) for t in ticks)
 
 
 def test_a_masked_timer_counts_but_does_not_interrupt(boot: Boot) -> None:

@@ -296,6 +296,35 @@ def test_the_socket_is_announced_with_its_path(tmp_path: os.PathLike[str], capfd
     stage.loop.close()
 
 
+def test_the_socket_file_appears_when_it_can_be_connected_to_and_not_before(
+    tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = os.path.join(tmp_path, "api.sock")
+    link = os.link
+    appeared: list[str] = []
+
+    def watched_link(source: str, target: str) -> None:
+        assert not os.path.exists(target)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(source)
+        link(source, target)
+        appeared.append(target)
+
+    monkeypatch.setattr(os, "link", watched_link)
+    listen(path).close()
+    assert appeared == [path]
+    assert os.listdir(tmp_path) == ["api.sock"]
+
+
+@pytest.mark.parametrize("length", [100, 107])
+def test_every_path_that_the_kernel_takes_is_taken(length: int) -> None:
+    path = os.path.join("/tmp", str(os.getpid()).ljust(length - len("/tmp/"), "x"))
+    listener = listen(path)
+    assert os.path.exists(path)
+    os.unlink(path)
+    listener.close()
+
+
 def test_a_socket_file_that_exists_is_reported_and_left_alone(tmp_path: os.PathLike[str]) -> None:
     path = os.path.join(tmp_path, "api.sock")
     with open(path, "w") as file:

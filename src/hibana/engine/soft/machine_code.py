@@ -16,6 +16,8 @@ from hibana.engine.soft.thunks import CELLS, CELLS_AT, CELLS_SIZE, CODE, ENTRIES
 from hibana.errors import EngineError
 from hibana.units import PAGE, align_up
 
+_OF_ONE_VM: Final = ("wanted", "cpu", "gave_up", "low_ram_size", "high_ram_size")
+_IN_PYTHON: Final = ("pick", "read_tpr", "write_tpr", "read_msr", "write_msr")
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
 
@@ -36,6 +38,14 @@ class MachineCode:
     def byte(self, name: str) -> ctypes.c_uint8:
         """Give a one-byte cell; setting its `value` is one store."""
         return ctypes.c_uint8.from_address(self.cell(name))
+
+    def release(self) -> None:
+        """Forget the VM: the cells are as they were before the first one."""
+        for name in _OF_ONE_VM:
+            self.set(name, 0)
+        for name in _IN_PYTHON:
+            self.set(name, self.entry("nobody"))
+        self.set("kick_word", self.cell("nowhere"))
 
     def get(self, name: str) -> int:
         """Read an eight-byte cell."""
@@ -61,7 +71,7 @@ def load() -> tuple[Library, MachineCode]:
             code.set(cell, loaded.address(name))
         elif owner == "libc":
             code.set(cell, ctypes.cast(libc[name], ctypes.c_void_p).value or 0)
-    code.set("kick_word", code.cell("nowhere"))
+    code.release()
     for name, slots in SLOTS.items():
         # What the library's own functions call stays; it is the guest's instructions that mean something else.
         helper = name.startswith("helper_")

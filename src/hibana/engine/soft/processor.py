@@ -8,7 +8,8 @@ import ctypes
 from typing import Final
 
 from hibana.engine.soft import cpuid, machine_code, probe
-from hibana.engine.soft.library import ARCH_X86, HOOK_INSN, HOOK_INTR, MODE_64, PROT_ALL
+from hibana.engine.soft.library import ARCH_X86, HOOK_INSN, HOOK_INTR, MODE_64, PROT_ALL, Library
+from hibana.engine.soft.machine_code import MachineCode
 from hibana.engine.soft.offsets import CC, CPU, ENV, REGION, UC
 from hibana.errors import EngineError
 from hibana.memory.guest import GuestMemory
@@ -37,24 +38,16 @@ _FEATURES: Final = {
     8: (0x80000007, 3),
     9: (0x80000008, 1),
 }
-_RDX: Final = 8 * 2
-
 Image = ctypes.Array[ctypes.c_char]
 
 
 class Processor:
-    """The library's CPU. One at a time in a process: the thunks' cells describe it."""
+    """The library's CPU. One at a time in a process, because the cells of the thunks describe it."""
 
     def __init__(self) -> None:
         library, self.code = machine_code.load()
         self._library = library
-        handle = ctypes.c_uint64()
-        if error := library.uc_open(ARCH_X86, MODE_64, ctypes.byref(handle)):
-            raise EngineError(cause=f"uc_open: {library.error(error)}")
-        self.handle: int = handle.value
-        library.uc_reg_read(self.handle, probe.RIP, ctypes.byref(ctypes.c_uint64()))  # makes the machine exist
-        probe.prove(library, self.handle)
-
+        self.handle = _open(library, self.code)
         self.cpu = ctypes.c_uint64.from_address(self.handle + UC.cpu).value
         self.env = self.cpu + CPU.env
         self.regs = (ctypes.c_uint64 * 16).from_address(self.env + ENV.regs)
@@ -228,12 +221,25 @@ class Processor:
 
     def close(self) -> None:
         """Free the machine; only while nothing runs."""
-        code = self.code
-        code.set("kick_word", code.cell("nowhere"))
-        for name in ("cpu", "gave_up", "low_ram_size", "high_ram_size"):
-            code.set(name, 0)
+        self.code.release()
         self._library.uc_close(self.handle)
         self._callbacks.clear()
+
+
+def _open(library: Library, code: MachineCode) -> int:
+    """Create the library's machine and see that it is the one we know."""
+    if code.get("cpu"):
+        raise EngineError(cause="the soft engine runs one microVM in a process, and this one has its microVM already.")
+    handle = ctypes.c_uint64()
+    if error := library.uc_open(ARCH_X86, MODE_64, ctypes.byref(handle)):
+        raise EngineError(cause=f"uc_open: {library.error(error)}")
+    library.uc_reg_read(handle, probe.RIP, ctypes.byref(ctypes.c_uint64()))  # makes the machine exist
+    try:
+        probe.prove(library, handle.value)
+    except EngineError:
+        library.uc_close(handle)
+        raise
+    return handle.value
 
 
 def _address(callback: object) -> int:

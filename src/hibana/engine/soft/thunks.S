@@ -467,6 +467,11 @@ helper_wrmsr:
 3:      mov     rcx, [rsp]
         jmp     general_protection
 
+# What the cells of the functions in Python hold while there is no VM.
+nobody:
+        mov     eax, MSR_OF_LIBRARY
+        ret
+
 # Raise #GP(0) in the guest: rdi = env, rcx = the place in generated code that knows the guest's EIP.
 general_protection:
         mov     esi, VECTOR_GP
