@@ -706,6 +706,14 @@ class InitrdMetadataError(VmmError):
     text = "Cannot image metadata: {cause}"
 
 
+class StartInternalError(VmmError):
+    text = "Internal error while starting microVM: {cause}"
+
+
+class VcpuThreadError(VmmError):
+    text = "Cannot spawn Vcpu thread: {cause}"
+
+
 class DeviceManagerError(VmmError):
     text = "Failed to create device manager: {cause}"
 

@@ -16,8 +16,8 @@ def test_a_person_types_a_command_and_reads_the_answer(boot: Boot) -> None:
 def test_ctrl_c_interrupts_a_command(boot: Boot) -> None:
     vm = boot(shell=False)
     vm.wait_for("hibana:/# ")
-    vm.send("sleep 600\n")
-    vm.wait_for("sleep 600\r\n")
+    vm.send("echo be''gun; sleep 600\n")
+    vm.wait_for("\r\nbegun\r\n")  # before that the shell still reads keys itself
     vm.send("\x03")
     vm.wait_for("hibana:/# ")
     vm.send("echo $?\n")

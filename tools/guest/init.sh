@@ -14,7 +14,7 @@ hostname hibana
 if [ -x /job/run ]; then
     /job/run
 else
-    echo "$(uname -sr) on $(nproc) CPU. The microVM ends with this shell: exit, or reboot -f."
+    echo "$(uname -sr), CPUs: $(nproc). The microVM ends with this shell: exit, or reboot -f."
     # /dev/console cannot be a controlling terminal, so without this there is no Ctrl-C and no job control.
     setsid -c sh -i <>/dev/ttyS0 >&0 2>&1
 fi

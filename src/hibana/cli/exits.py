@@ -23,6 +23,8 @@ SIGXCPU: Final = 154
 SIGHUP: Final = 156
 SIGILL: Final = 157
 
+_STDERR: Final = 2
+
 
 def succeeded() -> int:
     """Say that all is well, as the last line of the log; give the exit code."""
@@ -33,9 +35,17 @@ def succeeded() -> int:
 def failed(error: VmmError) -> int:
     """Say what went wrong, in the log and on stderr; give the exit code."""
     log.error(str(error))
-    print(f"Error: {error}", file=sys.stderr, flush=True)
+    say(_STDERR, f"Error: {error}")
     log.error(f"Firecracker exiting with error. exit_code={error.exit_code}")
     return error.exit_code
+
+
+def say(fd: int, line: str) -> None:
+    """Write a line for whoever started the program, and who may have stopped listening."""
+    try:
+        os.write(fd, f"{line}\n".encode("utf-8", "replace"))
+    except OSError:
+        pass
 
 
 def panic(error: Exception) -> NoReturn:
@@ -58,7 +68,6 @@ def at_once(code: int) -> NoReturn:
 def _put_back() -> None:
     # What `os._exit` and `os.abort` skip: host ends that changed something outside the process registered it there.
     atexit._run_exitfuncs()
-    sys.stdout.flush()
 
 
 def _origin(traceback: TracebackType | None) -> str:

@@ -26,15 +26,19 @@ from hibana.errors import (
     os_debug,
 )
 from hibana.observe import log, metrics
+from hibana.vmm.engines import wanted_engine
 
 SNAPSHOT_VERSION: Final = "11.0.0"
+
+_STDOUT: Final = 1
+_STDERR: Final = 2
 
 
 def main(argv: list[str]) -> None:
     """Run one microVM from its command line to its end. Raises VmmError, whose `exit_code` is the program's."""
     options = flags.parse(argv)
     if answer := _information(options):
-        print(answer, flush=True)
+        exits.say(_STDOUT, answer)
         return
     log.set_instance(options.instance_id())
     _open_log(options)
@@ -43,6 +47,7 @@ def main(argv: list[str]) -> None:
     signals.install(loop)
     _open_metrics(options)
     _refuse_what_is_not_here(options)
+    engine = wanted_engine(options.engine)
     config = _read(options.config_file, "configuration")
     metadata = _read(options.metadata, "mmds content")
     numbers = options.numbers()
@@ -50,13 +55,13 @@ def main(argv: list[str]) -> None:
 
     from hibana.cli.session import Session
 
-    Session(options, numbers, loop, listener).run(config, metadata)
+    Session(options, engine, numbers, loop, listener).run(config, metadata)
 
 
 def entry() -> None:
     """Run the program and end the process, whatever happens."""
-    _open_closed_standard_streams()
     try:
+        _open_closed_standard_streams()
         main(sys.argv[1:])
         code = exits.succeeded()
     except Panic as error:
@@ -119,6 +124,8 @@ def _refuse_what_is_not_here(options: Options) -> None:
 
 def _open_closed_standard_streams() -> None:
     """Fill descriptors 0 to 2: a file opened later must not be taken for one of them."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(fd)
+    for fd in range(_STDERR + 1):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

@@ -1,6 +1,7 @@
 """The life of a VMM process from its API socket to its exit code."""
 
 from _socket import socket as RawSocket  # noqa: N812  what listen() gives
+from typing import Final
 
 from hibana.api.routes import Dispatcher
 from hibana.api.server import Server
@@ -20,15 +21,21 @@ from hibana.errors import (
 )
 from hibana.observe import log, metrics
 from hibana.vmm.controller import Circumstances, Controller
-from hibana.vmm.engines import wanted_engine
+from hibana.vmm.vcpu_thread import name_thread
+
+# What a launcher in build/bin is called by itself, but `python -m` and `python -c` are not.
+_PROCESS_NAME: Final = "firecracker"
 
 
 class Session:
     """One process: a loop, perhaps an API server, and a microVM that comes through the one or from a file."""
 
-    def __init__(self, options: Options, numbers: Numbers, loop: Loop, listener: RawSocket | None) -> None:
-        """Put the parts together and begin to listen; nothing is answered before `run`. Raises UnknownEngine."""
-        circumstances = Circumstances(wanted_engine(options.engine), options.boot_timer)
+    def __init__(
+        self, options: Options, engine: str, numbers: Numbers, loop: Loop, listener: RawSocket | None
+    ) -> None:
+        """Put the parts together and begin to listen; nothing is answered before `run`."""
+        name_thread(_PROCESS_NAME)
+        circumstances = Circumstances(engine, options.boot_timer)
         self._resources = Resources()
         self._store = Store(numbers.mmds_size_limit)
         self._loop = loop
@@ -41,13 +48,13 @@ class Session:
             metrics.record_startup(numbers.start_time_us, numbers.start_time_cpu_us, numbers.parent_cpu_time_us)
 
     def run(self, config: bytes | None, metadata: bytes | None) -> None:
-        """Apply the files, then serve until the microVM ends. Raises VmmError if it does not end well."""
-        try:
-            self._apply(config, metadata)
-            self._loop.run()
-        finally:
-            self._controller.close()
-            metrics.flush_or_count()
+        """Apply the files, then serve until the microVM ends. Raises VmmError if it does not end well.
+
+        What an error leaves open the process takes with it: nothing is tidied up around a bug.
+        """
+        self._apply(config, metadata)
+        self._loop.run()
+        self._controller.close()
         if self._server:
             self._server.close()
         if self._controller.exit_code:

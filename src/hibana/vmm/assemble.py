@@ -34,7 +34,7 @@ from hibana.memory.allocator import Pools
 from hibana.memory.guest import GuestMemory, HugePages
 from hibana.observe import log
 from hibana.units import MIB
-from hibana.vmm.machine import EXIT_OK, ExitHandler, Machine
+from hibana.vmm.machine import EXIT_OK, EndHandler, Machine
 
 _STDIN = 0
 _STDOUT = 1
@@ -54,8 +54,8 @@ class Blueprint(NamedTuple):
     boot_timer: bool
 
 
-def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_exit: ExitHandler) -> Machine:
-    """Build a microVM, paused at its kernel's first instruction. Raises VmmError and leaves nothing behind."""
+def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_end: EndHandler) -> Machine:
+    """Build a microVM, paused at its kernel's first instruction. Raises VmmError, and then leaves nothing behind."""
     if plan.has_cpu_template and not engine.takes_cpu_templates:
         raise CpuTemplateError(cause=CpuIsFixed())
     memory = _allocate(plan.mem_size_mib, plan.huge_pages)
@@ -66,7 +66,7 @@ def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_ex
     except VmmError:
         memory.close()
         raise
-    machine = Machine(vm, memory, on_exit)
+    machine = Machine(vm, memory, on_end)
     try:
         images = load_images(memory, plan.kernel_fd, plan.initrd_fd)
         log.debug(f"Kernel loaded using {images.kernel.entry.protocol.value}")

@@ -10,7 +10,7 @@ from hibana.config.resources import Resources
 from hibana.config.snapshot import LoadSnapshotConfig
 from hibana.devices import boot_timer
 from hibana.devices.mmds.store import Store
-from hibana.errors import LoadSnapshotNotHere, NoKernelConfigured
+from hibana.errors import LoadSnapshotNotHere, NoKernelConfigured, StartInternalError, VmmError
 from hibana.observe import log, metrics
 from hibana.vmm.assemble import Blueprint, assemble
 from hibana.vmm.engines import choose_engine
@@ -32,7 +32,6 @@ class Controller:
 
     def __init__(self, circumstances: Circumstances, resources: Resources, store: Store, loop: Loop) -> None:
         """Begin in the state `Not started`."""
-        self.exit_code = EXIT_OK
         self._circumstances = circumstances
         self._resources = resources
         self._store = store
@@ -41,58 +40,80 @@ class Controller:
         self._machine: Machine | None = None
         self._running: Running | None = None
 
+    @property
+    def exit_code(self) -> int:
+        """What the end of the microVM means for the process."""
+        return self._machine.exit_code if self._machine else EXIT_OK
+
     def perform(self, call: Call) -> object:
         """Carry out a call and give its answer, if it has one. Raises ActionError."""
-        if self._running is None:
-            return self.preboot.perform(call)
-        return perform(self._running, call, started=True)
+        # In the reference this is a thread of its own, and its lines in the log say so.
+        speaker = log.set_thread_name("main")
+        try:
+            if self._running is None:
+                return self.preboot.perform(call)
+            return perform(self._running, call, started=True)
+        finally:
+            log.set_thread_name(speaker)
 
     def start(self) -> None:
         """Make a running microVM of what the notebook says (InstanceStart). Raises the inner sentence."""
         started = boot_timer.now()
-        source = self._resources.boot_source
-        if source is None:
-            raise NoKernelConfigured
-        self._resources.refuse_missing_devices()
+        plan = self._plan()
         log.debug("event_start: build microvm for boot")
-        machine_config = self._resources.machine
-        plan = Blueprint(
-            vcpu_count=machine_config.vcpu_count,
-            mem_size_mib=machine_config.mem_size_mib,
-            huge_pages=machine_config.huge_pages,
-            has_cpu_template=bool(machine_config.cpu_template or self._resources.cpu_template),
-            kernel_fd=source.kernel_fd,
-            initrd_fd=source.initrd_fd,
-            boot_args=source.boot_args,
-            serial_out_path=self._resources.serial.serial_out_path,
-            boot_timer=self._circumstances.boot_timer,
-        )
         engine = choose_engine(self._circumstances.engine)
         machine = assemble(plan, engine, self._loop, started, self._guest_ended)
         log.debug("event_end: build microvm for boot")
         log.debug("event_start: boot microvm")
-        machine.start()
-        machine.resume()
+        _set_going(machine)
         log.debug("event_end: boot microvm")
         self._machine = machine
         self._running = Running(machine, self._resources, self._store)
         metrics.start_timer(self._loop, paused=lambda: machine.paused)
 
     def close(self) -> None:
-        """End the microVM, if there is one, and close what has been opened for it."""
+        """End the microVM, if there is one, and close what has been opened for it. Raises VcpusDoNotAnswer."""
         if self._machine is not None:
+            log.info("Killing vCPU threads")
             self._machine.close()
+            metrics.flush_or_count()
         self._resources.close()
+
+    def _plan(self) -> Blueprint:
+        source = self._resources.boot_source
+        if source is None:
+            raise NoKernelConfigured
+        self._resources.refuse_missing_devices()
+        machine = self._resources.machine
+        return Blueprint(
+            vcpu_count=machine.vcpu_count,
+            mem_size_mib=machine.mem_size_mib,
+            huge_pages=machine.huge_pages,
+            has_cpu_template=bool(machine.cpu_template or self._resources.cpu_template),
+            kernel_fd=source.kernel_fd,
+            initrd_fd=source.initrd_fd,
+            boot_args=source.boot_args,
+            serial_out_path=self._resources.serial.serial_out_path,
+            boot_timer=self._circumstances.boot_timer,
+        )
 
     def _restore(self, config: LoadSnapshotConfig) -> None:
         raise LoadSnapshotNotHere
 
-    def _guest_ended(self, code: int) -> None:
+    def _guest_ended(self) -> None:
         """Hear, on a vCPU thread, that the guest is at its end."""
-        self._loop.call(lambda: self._leave(code))
+        self._loop.call(self._leave)
 
-    def _leave(self, code: int) -> None:
-        # Several vCPUs may end at once, and a failure among them must not be lost.
-        self.exit_code = self.exit_code or code
+    def _leave(self) -> None:
         log.info("Vmm is stopping.")
         self._loop.stop()
+
+
+def _set_going(machine: Machine) -> None:
+    """Let a new microVM run; one that cannot leaves nothing behind."""
+    try:
+        machine.start()
+        machine.resume()
+    except VmmError as error:
+        machine.close()
+        raise StartInternalError(cause=error) from error

@@ -1,11 +1,13 @@
 """Which engine runs the guest: the one asked for, or the best that works here."""
 
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from hibana.engine.interface import Engine
 from hibana.errors import EngineError, UnknownEngine
 from hibana.observe import log
+
+if TYPE_CHECKING:  # the name of the engine is checked before the API socket exists; all this would come with it
+    from hibana.engine.interface import Engine
 
 CHOICES: Final = ("auto", "kvm", "soft")
 
@@ -18,7 +20,7 @@ def wanted_engine(option: str | None) -> str:
     return name
 
 
-def choose_engine(name: str) -> Engine:
+def choose_engine(name: str) -> "Engine":
     """Open the engine called `name`; `auto` takes what works here. Raises EngineError with the reason.
 
     The soft engine is imported only when it is chosen: it is the largest part of the program.

@@ -12,8 +12,8 @@ from hibana.vmm.vcpu_thread import VcpuThread
 EXIT_OK: Final = 0
 EXIT_GENERIC: Final = 1
 
-ExitHandler = Callable[[int], None]
-"""Gets the exit code once the guest has ended; called on a vCPU thread, must not block."""
+EndHandler = Callable[[], None]
+"""Told that the guest has ended; called on a vCPU thread, perhaps more than once, must not block."""
 
 
 class Keyboard(Protocol):
@@ -25,15 +25,17 @@ class Keyboard(Protocol):
 class Machine:
     """A microVM whose parts have been put together; it starts paused."""
 
-    def __init__(self, vm: Vm, memory: GuestMemory, on_exit: ExitHandler) -> None:
+    def __init__(self, vm: Vm, memory: GuestMemory, on_end: EndHandler) -> None:
         """Take over the engine's VM and the RAM."""
         self._vm = vm
         self._memory = memory
-        self._on_exit = on_exit
+        self._on_end = on_end
         self._starters: list[Callable[[], None]] = []
         self._closers: list[Callable[[], None]] = []
         self.keyboard: Keyboard
         self.paused = True
+        self.exit_code = EXIT_OK
+        """What the guest's end means for the VMM; certain once the microVM is closed."""
         self.threads: Sequence[VcpuThread] = [
             VcpuThread(index, runner, self._stopped) for index, runner in enumerate(vm.runners)
         ]
@@ -47,41 +49,42 @@ class Machine:
         self._starters.append(starter)
 
     def on_close(self, closer: Callable[[], None]) -> None:
-        """Call `closer` when the microVM ends, in reverse order of registration."""
+        """Call `closer` when the microVM is closed, in reverse order of registration."""
         self._closers.append(closer)
 
     def start(self) -> None:
-        """Connect the host ends and start the vCPU threads; the guest stays paused."""
-        for starter in self._starters:
-            starter()
+        """Start the vCPU threads and connect the host ends; the guest stays paused. Raises VcpuThreadError."""
         for thread in self.threads:
             thread.start()
+        for starter in self._starters:
+            starter()
 
     def pause(self) -> None:
-        """Stop all vCPUs between two instructions."""
+        """Stop all vCPUs between two instructions. Raises VcpusDoNotAnswer."""
         for thread in self.threads:
             thread.pause()
         self.paused = True
 
     def resume(self) -> None:
-        """Let all vCPUs run."""
+        """Let all vCPUs run. Raises VcpusDoNotAnswer."""
         for thread in self.threads:
             thread.resume()
         self.paused = False
 
     def send_ctrl_alt_del(self) -> None:
-        """Press the three keys. Raises I8042BufferFull."""
+        """Press the three keys. Raises I8042BufferFull, VcpusDoNotAnswer."""
         self.threads[0].ask(self.keyboard.send_ctrl_alt_del)
 
     def end(self, code: int) -> None:
         """Stop the guest for good, from inside a device: `code` becomes the exit code of the VMM."""
+        if code:  # several vCPUs may end at once, and a failure among them must not be lost
+            self.exit_code = code
         for thread in self.threads:
             thread.halt()
-        self._on_exit(code)
+        self._on_end()
 
     def close(self) -> None:
-        """End the threads, then free devices, engine and memory in this order."""
-        log.info("Killing vCPU threads")
+        """End the threads, then free devices, engine and memory in this order. Raises VcpusDoNotAnswer."""
         for thread in self.threads:
             thread.finish()
         for closer in reversed(self._closers):

@@ -3,6 +3,9 @@
 Everybody talks to the thread by posting a task; a task runs between two stretches of guest code. Pausing is such a
 task, and so is a frame from a tap on the soft engine, where only this thread may touch guest memory. While the guest
 runs, `Runner.kick` brings the thread back; while it is paused, the queue itself wakes it.
+
+A guest that has ended never runs again, whoever asks for it meanwhile: between the end, which comes from here, and the
+end of the VMM, which is the loop's business, requests may still arrive.
 """
 
 import ctypes
@@ -13,13 +16,14 @@ from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 
 from hibana.engine.interface import Reason, Runner, Stop
-from hibana.errors import VcpusDoNotAnswer
+from hibana.errors import VcpusDoNotAnswer, VcpuThreadError
 from hibana.observe import log
 
 T = TypeVar("T")
 
 ANSWER_TIMEOUT_S: Final = 30.0
 _PR_SET_NAME: Final = 15
+_NO_MORE_THREADS: Final = "Resource temporarily unavailable (os error 11)"  # all that pthread_create can mean by it
 
 
 class VcpuThread:
@@ -32,12 +36,16 @@ class VcpuThread:
         self._on_stop = on_stop
         self._tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._running = False
+        self._ended = False
         self._finished = False
         self._thread = threading.Thread(target=self._main, name=self.name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread; the guest stays paused until `resume`."""
-        self._thread.start()
+        """Start the thread; the guest stays paused until `resume`. Raises VcpuThreadError."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise VcpuThreadError(cause=_NO_MORE_THREADS) from error
 
     def post(self, task: Callable[[], None]) -> None:
         """Run a task on this thread soon. Safe from any thread; an exception in it ends the microVM."""
@@ -71,15 +79,15 @@ class VcpuThread:
         self.ask(lambda: self._set_running(False))
 
     def resume(self) -> None:
-        """Run guest code again."""
+        """Run guest code again, unless the guest has ended. Raises VcpusDoNotAnswer."""
         self.ask(lambda: self._set_running(True))
 
     def halt(self) -> None:
-        """Stop running guest code soon, without waiting. Safe from any thread, this one included."""
-        self.post(lambda: self._set_running(False))
+        """Stop running guest code soon and for good, without waiting. Safe from any thread, this one included."""
+        self.post(self._end)
 
     def finish(self) -> None:
-        """End the thread and wait for it."""
+        """End the thread, if there is one, and wait for it. Raises VcpusDoNotAnswer."""
         if self._thread.is_alive():
             self.post(self._finish)
             self._thread.join(ANSWER_TIMEOUT_S)
@@ -87,14 +95,18 @@ class VcpuThread:
                 raise VcpusDoNotAnswer
 
     def _set_running(self, running: bool) -> None:
-        self._running = running
+        self._running = running and not self._ended
+
+    def _end(self) -> None:
+        self._running = False
+        self._ended = True
 
     def _finish(self) -> None:
-        self._running = False
+        self._end()
         self._finished = True
 
     def _main(self) -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_NAME, self.name.encode(), 0, 0, 0)
+        name_thread(self.name)
         log.set_thread_name(self.name)
         while not self._finished:
             try:
@@ -118,11 +130,11 @@ class VcpuThread:
                 self._stopped(stop)
 
     def _stopped(self, stop: Stop) -> None:
-        self._running = False
+        self._end()
         self._on_stop(stop)
 
 
-def name_process(name: str) -> None:
-    """Give the main thread its name: clients find the process by it."""
+def name_thread(name: str) -> None:
+    """Give the calling thread its name in the kernel; clients find vCPUs, and the process itself, by such names."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 

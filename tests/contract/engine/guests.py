@@ -13,7 +13,8 @@ test must not depend on the boot chapter.
     PAGES last 2 MiB of it 512 small pages that tests map as they like; nothing is present at first
 
 A trap is written to the log. Then its handler runs when `handlers` names one (it gets the frame in RDI); otherwise an
-exception, or INT 0x80 from user code, continues at `resume` in ring 0. An exception nobody asked for ends the guest.
+exception, or INT 0x80 from user code, continues at `resume` in ring 0; coming from user code, with interrupts off. An
+exception nobody asked for ends the guest.
 """
 
 import struct
@@ -86,9 +87,6 @@ _DESCRIPTORS: Final = (
     0x00CF13000000FFFF,  # 0x50 data, not present
 )
 
-STOP: Final = f"out {PORT_END:#x}, eax; jmp 998f; 998:\n"
-"""Lets `run` return, and goes on when it is called again; the jump is where an engine may notice the kick."""
-
 PRELUDE: Final = f"""
 .set resume, 0x20000
 .set log_count, {LOG_COUNT:#x}
@@ -110,6 +108,11 @@ PRELUDE: Final = f"""
     cli
     hlt
     jmp 999b
+.endm
+.macro STOP                     # lets `run` return with EAX, and goes on when it is called again
+    out {PORT_END:#x}, eax
+    jmp 998f                    # here at the latest an engine notices the kick
+998:
 .endm
 .macro SAY value
     push rax
@@ -234,6 +237,7 @@ trap:
     test byte ptr [rsp + 112], 3
     jz 3f
     mov qword ptr [rsp + 112], {KERNEL_CODE}
+    and qword ptr [rsp + 120], ~0x200
     mov rax, [kernel_rsp]
     mov [rsp + 128], rax
     mov qword ptr [rsp + 136], {KERNEL_DATA}

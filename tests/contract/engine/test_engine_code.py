@@ -40,38 +40,41 @@ def _passes(boot: Boot, source: str, **settings: int) -> None:
     assert guest.run() == 1, f"returned and expected: {guest.numbers('got', 2, 4)}"
 
 
-@pytest.mark.parametrize(
-    ("name", "store"),
-    [
-        ("one byte", "mov [rdi + 1], bl"),
-        ("two bytes", "mov [rdi + 1], bx"),
-        ("four bytes", "mov [rdi + 1], ebx"),
-        ("eight bytes", "mov rax, 0x9090c300000000; or rax, rbx; shl rax, 8; mov al, 0xb8; mov [rdi], rax"),
-        ("a locked addition", "cmp ebx, 1; jle 5f; lock add dword ptr [rdi + 1], 1; jmp 6f; 5: mov [rdi + 1], ebx; 6:"),
-        ("an exchange", "mov eax, ebx; xchg [rdi + 1], eax"),
-        ("a compare and exchange", "mov eax, [rdi + 1]; lock cmpxchg [rdi + 1], ebx"),
-        ("SSE", "movd xmm0, ebx; movd [rdi + 1], xmm0"),
-        ("a push", "mov rax, 0x9090c300000000; or rax, rbx; shl rax, 8; mov al, 0xb8; lea rsp, [rdi + 8]; push rax"),
-        (
-            "movsb",
-            "mov [scratch], ebx; mov r8, rdi; inc rdi; mov esi, offset scratch; mov ecx, 4; rep movsb; mov rdi, r8",
-        ),
-        ("stosd", "mov r8, rdi; inc rdi; mov eax, ebx; stosd; mov rdi, r8"),
-        ("x87", "mov [scratch], ebx; fild dword ptr [scratch]; fistp dword ptr [rdi + 1]"),
-        ("INS", "mov r8, rdi; inc rdi; mov edx, 0x77; insd; mov rdi, r8"),
-    ],
-)
-@pytest.mark.parametrize("where", ["the writer's page", "another page"])
-def test_code_rewritten_by(boot: Boot, name: str, store: str, where: str) -> None:
-    target = "function" if where == "the writer's page" else "HEAP"
+STORES: Final = {
+    "one byte": "mov [rdi + 1], bl",
+    "two bytes": "mov [rdi + 1], bx",
+    "four bytes": "mov [rdi + 1], ebx",
+    "eight bytes": "ASSEMBLED; mov [rdi], rax",
+    "a push": "ASSEMBLED; lea rsp, [rdi + 8]; push rax",
+    "a locked addition": "cmp ebx, 1; jle 5f; lock add dword ptr [rdi + 1], 1; jmp 6f; 5: mov [rdi + 1], ebx; 6:",
+    "an exchange": "mov eax, ebx; xchg [rdi + 1], eax",
+    "a compare and exchange": "mov eax, [rdi + 1]; lock cmpxchg [rdi + 1], ebx",
+    "SSE": "movd xmm0, ebx; movd [rdi + 1], xmm0",
+    "x87": "mov [scratch], ebx; fild dword ptr [scratch]; fistp dword ptr [rdi + 1]",
+    "MOVSB": "mov [scratch], ebx; mov esi, offset scratch; mov ecx, 4; inc rdi; rep movsb; sub rdi, 5",
+    "STOSD": "mov eax, ebx; inc rdi; stosd; sub rdi, 5",
+    "INS": "mov edx, 0x77; inc rdi; insd; sub rdi, 5",
+}
+
+
+@pytest.mark.parametrize("name", STORES)
+@pytest.mark.parametrize("target", ["function", "HEAP"])
+def test_code_rewritten_by(boot: Boot, name: str, target: str) -> None:
+    """`function` lies in the page of the code that writes it, HEAP in another."""
     guest = boot(
         RETURN_IMM
         + f"""
+    .macro ASSEMBLED                        # RAX = the bytes of "mov eax, EBX; ret; nop; nop"
+        mov rax, 0x9090c300000000
+        or rax, rbx
+        shl rax, 8
+        mov al, 0xb8
+    .endm
     start:
         mov edi, offset {target}
         FUNCTION rdi
         mov ebx, 1
-    1:  {store}
+    1:  {STORES[name]}
         mov esp, 0x41000
         call rdi
         CHECK
@@ -214,6 +217,111 @@ def test_a_virtual_page_moved_to_another_frame_runs_the_other_code(boot: Boot) -
         ROUNDS_END
     """,
     )
+
+
+@pytest.mark.parametrize("paging", ["mov eax, 0x620", "mov eax, 0x6a0"])
+def test_two_address_spaces_show_different_code_at_one_address(boot: Boot, paging: str) -> None:
+    """Without and with global pages (CR4.PGE); the frames are rewritten all the while."""
+    guest = boot(
+        RETURN_IMM
+        + f"""
+    start:
+        {paging}
+        mov cr4, rax
+        .set number, 0                      # a second PML4, PDPT, directory and page table at HEAP + 0x10000
+        .irp table, {guests.PML4:#x}, {guests.PDPT:#x}, {guests.PD + 0x1000:#x}, {guests.PT:#x}
+        mov esi, \\table
+        mov edi, HEAP + 0x10000 + 0x1000 * number
+        mov ecx, 512
+        rep movsq
+        .set number, number + 1
+        .endr
+        mov qword ptr [HEAP + 0x10000], HEAP + 0x11007
+        mov qword ptr [HEAP + 0x11008], HEAP + 0x12007
+        mov qword ptr [HEAP + 0x12ff8], HEAP + 0x13007
+        mov qword ptr [HEAP + 0x13000], HEAP + 0x1007
+        FUNCTION HEAP
+        FUNCTION HEAP + 0x1000
+        mov edi, PAGES
+        mov r8d, {guests.PML4:#x}
+        mov r9d, HEAP + 0x10000
+        mov ebx, 1
+    1:  mov [HEAP + 1], ebx
+        mov cr3, r8
+        call rdi
+        CHECK
+        mov eax, ebx
+        not eax
+        mov [HEAP + 0x1001], eax
+        mov cr3, r9
+        call rdi
+        not eax
+        CHECK
+        mov cr3, r8
+        call rdi
+        CHECK
+        ROUNDS_END
+    """
+    )
+    guests.write_page(guest.memory, 0, HEAP | PRESENT | WRITABLE)
+    assert guest.run() == 1, f"returned and expected: {guest.numbers('got', 2, 4)}"
+
+
+def test_one_piece_of_code_runs_in_ring_0_and_ring_3(boot: Boot) -> None:
+    """Its meaning differs: the ring shows in CS, and CLI faults only in ring 3."""
+    guest = boot("""
+    start:
+        mov ebx, 20
+    1:  call probe
+        cmp ecx, 0
+        jne wrong
+        CATCH 2f
+        ENTER_USER user
+    2:  cmp ecx, 3
+        jne wrong
+        dec ebx
+        jnz 1b
+        END 1
+    wrong:
+        END 2
+    user:
+        call probe
+        hlt
+    probe:
+        mov ecx, cs
+        and ecx, 3
+        cli
+        ret
+    """)
+    assert guest.run() == 1
+    assert {(t.vector, t.cs) for t in guest.traps()} == {(13, guests.USER_CODE)}
+
+
+def test_the_same_bytes_mean_different_things_in_32_and_64_bit_mode(boot: Boot) -> None:
+    """40 C3 is "inc eax; ret" in one mode, a prefix and "ret" in the other."""
+    guest = boot(f"""
+    start:
+        mov ebx, 50
+        xor eax, eax
+    1:  call bytes
+        push {guests.KERNEL_CODE_32}
+        push offset narrow
+        retfq
+    .code32
+    narrow:
+        call bytes
+        push {guests.KERNEL_CODE}
+        push offset wide
+        retf
+    .code64
+    wide:
+        mov esp, 0x41000
+        dec ebx
+        jnz 1b
+        END eax
+    bytes: .byte 0x40, 0xc3
+    """)
+    assert guest.run() == 50
 
 
 def test_neighbouring_numbers_change_without_disturbing_code(boot: Boot) -> None:

@@ -204,7 +204,7 @@ def test_the_apic_base_msr_names_the_bootstrap_processor(boot: Boot) -> None:
 
 def test_cache_instructions_do_nothing(boot: Boot) -> None:
     guest = boot(
-        "start: mov dword ptr [HEAP], 5; wbinvd; invd; clflush [HEAP]; prefetcht0 [HEAP]; END dword ptr [HEAP]"
+        "start: mov dword ptr [HEAP], 5; wbinvd; invd; clflush [HEAP]; prefetcht0 [HEAP]; mov ecx, [HEAP]; END ecx"
     )
     assert guest.run() == 5
 
@@ -297,7 +297,7 @@ TURNS: Final = """
         dec ecx
         jnz 2b
         mov eax, 1
-        out 0xf4, eax; jmp 998f; 998:
+        STOP
         mov ecx, 300
     3:  TURN 0, 1
         dec ecx

@@ -4,8 +4,8 @@ import struct
 from typing import Final
 
 import pytest
-from hibana.engine.state import DescriptorTable, Segment
 
+from hibana.engine.state import DescriptorTable, Segment
 from tests.contract.engine import guests
 from tests.contract.engine.guests import HEAP
 from tests.contract.engine.harness import Boot, Guest
@@ -262,7 +262,7 @@ def test_protected_mode_changes_stacks_through_the_tss(boot: Boot) -> None:
     assert guest.vm.vcpus[0].save().regs.rsp <= 0x52000
 
 
-PAGING: Final = f"""
+PAGING: Final = """
     start:
     .code32
     narrow:

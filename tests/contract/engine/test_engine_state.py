@@ -74,12 +74,12 @@ def test_the_registers_of_a_stopped_guest_are_those_it_had(boot: Boot) -> None:
     guest = boot(
         "start:\n"
         + "".join(f"mov {name}, {value:#x}\n" for name, value in values.items())
-        + f"""
+        + """
         mov esp, 0x40ff8
         push 0x246cd7                       # ID, AC, NT, IOPL 2, OF, DF and all arithmetic flags
         popfq
         mov eax, 0x77
-        {guests.STOP}
+        STOP
     1:  jmp 1b
     """
     )
@@ -109,7 +109,7 @@ def test_the_system_registers_of_a_stopped_guest_are_those_it_had(boot: Boot) ->
         SET_MSR 0xc0000101, 0xffff800000002000
         mov eax, {guests.USER_DATA}
         mov es, eax
-        {guests.STOP}
+        STOP
     1:  jmp 1b
     """)
     guest.run()
@@ -126,14 +126,14 @@ def test_the_system_registers_of_a_stopped_guest_are_those_it_had(boot: Boot) ->
 
 
 def test_the_msrs_of_a_stopped_guest_are_those_it_wrote(boot: Boot) -> None:
-    guest = boot("start:\n" + "".join(f"SET_MSR {i:#x}, {v:#x}\n" for i, v in MSRS.items()) + guests.STOP + "1: jmp 1b")
+    guest = boot("start:\n" + "".join(f"SET_MSR {i:#x}, {v:#x}\n" for i, v in MSRS.items()) + "STOP; 1: jmp 1b")
     guest.run()
     saved = guest.vm.vcpus[0].save().msrs
     assert {index: saved[index] for index in MSRS} == MSRS
 
 
 def test_the_floating_point_state_is_exported_in_stack_order(boot: Boot) -> None:
-    guest = boot(f"""
+    guest = boot("""
     start:
         fninit
         fld1
@@ -142,7 +142,7 @@ def test_the_floating_point_state_is_exported_in_stack_order(boot: Boot) -> None
         movups xmm15, [text + 16]
         mov dword ptr [HEAP], 0x3f80
         ldmxcsr [HEAP]
-        {guests.STOP}
+        STOP
     1:  jmp 1b
     text: .ascii "0123456789abcdefghijklmnopqrstuv"
     """)
@@ -156,7 +156,7 @@ def test_the_floating_point_state_is_exported_in_stack_order(boot: Boot) -> None
 
 
 def test_the_local_apic_page_shows_what_was_programmed_and_is_pending(boot: Boot) -> None:
-    guest = boot(f"""
+    guest = boot("""
     start:
         ENABLE_APIC
         APIC 0x80, 0x20
@@ -165,7 +165,7 @@ def test_the_local_apic_page_shows_what_was_programmed_and_is_pending(boot: Boot
         APIC 0x320, 0x20040
         APIC 0x380, 0xf0000000
         APIC 0x300, 0x40075                 # stays pending: IF is clear
-        {guests.STOP}
+        STOP
     1:  jmp 1b
     """)
     guest.run()
@@ -181,7 +181,7 @@ def test_the_local_apic_page_shows_what_was_programmed_and_is_pending(boot: Boot
 
 
 def test_the_chips_show_what_was_programmed(boot: Boot) -> None:
-    guest = boot(f"""
+    guest = boot("""
     start:
         PIN 5, 0x45
         PIN 23, 0x10067
@@ -201,7 +201,7 @@ def test_the_chips_show_what_was_programmed(boot: Boot) -> None:
         out 0x40, al
         mov al, 0x12
         out 0x40, al
-        {guests.STOP}
+        STOP
     1:  jmp 1b
     """)
     guest.run()

@@ -9,7 +9,7 @@ import pytest
 from hibana.engine.interface import KICKED, Runner
 from hibana.engine.state import HALTED, RUNNABLE, UNINITIALIZED, VcpuState
 from tests.contract.engine import guests
-from tests.contract.engine.harness import Boot, Guest
+from tests.contract.engine.harness import Boot
 from tests.contract.engine.states import differences
 
 WORK: Final = f"""
@@ -155,7 +155,7 @@ def test_a_new_vm_continues_with(boot: Boot, name: str, chips_first: bool) -> No
     start:
         ENABLE_APIC
         {THAWS[name]}
-        {guests.STOP}
+        STOP
         sti
     1:  hlt
         jmp 1b
@@ -169,12 +169,12 @@ def test_a_new_vm_continues_with(boot: Boot, name: str, chips_first: bool) -> No
 
 @pytest.mark.parametrize("chips_first", [True, False])
 def test_a_halted_cpu_of_an_old_vm_is_woken_by_a_line_of_the_new_one(boot: Boot, chips_first: bool) -> None:
-    guest = boot(f"""
+    guest = boot("""
     start:
         ENABLE_APIC
         PIN 5, 0x45
         ON 0x45, awake
-        {guests.STOP}
+        STOP
         sti
         hlt
         END 1
@@ -194,7 +194,7 @@ def test_a_halted_cpu_of_an_old_vm_is_woken_by_a_line_of_the_new_one(boot: Boot,
 def test_all_cpus_go_on_in_a_new_vm(boot: Boot, chips_first: bool) -> None:
     """Three CPUs count, the fourth has not been started yet and is started in the new VM."""
     guest = boot(
-        f"""
+        """
     start:
         mov r15d, LAPIC
         mov dword ptr [r15 + 0xf0], 0x1ff
@@ -208,7 +208,7 @@ def test_all_cpus_go_on_in_a_new_vm(boot: Boot, chips_first: bool) -> None:
         jb 1b
         cmp dword ptr [counts + 8], 1000
         jb 1b
-        {guests.STOP}
+        STOP
         mov eax, [counts + 4]
         add eax, 1000
     2:  pause
@@ -241,12 +241,12 @@ def test_all_cpus_go_on_in_a_new_vm(boot: Boot, chips_first: bool) -> None:
 
 
 def test_the_time_stamp_counter_does_not_go_back_in_a_new_vm(boot: Boot) -> None:
-    guest = boot(f"""
+    guest = boot("""
     start:
         rdtsc
         mov [HEAP], eax
         mov [HEAP + 4], edx
-        {guests.STOP}
+        STOP
         rdtsc
         mov [HEAP + 8], eax
         mov [HEAP + 12], edx
@@ -261,12 +261,12 @@ def test_the_time_stamp_counter_does_not_go_back_in_a_new_vm(boot: Boot) -> None
 
 def test_a_copy_of_a_guest_computes_what_the_original_does(boot: Boot) -> None:
     """The state and the memory are all there is: two machines from one moment end alike."""
-    guest = boot(f"""
+    guest = boot("""
     start:
         mov rax, 12345
         mov ecx, 1000
         call work
-        {guests.STOP}
+        STOP
         mov ecx, 1000
         call work
         END eax

@@ -181,6 +181,7 @@ def test_a_long_string_move_is_interrupted_and_resumed(boot: Boot) -> None:
         mov ecx, 0x40000
         cld
         sti
+        nop                                 # the shadow of STI must not cover the whole move
     move:
         rep movsb
         cli

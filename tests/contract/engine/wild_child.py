@@ -112,7 +112,13 @@ def _run_wild(engine_name: str, seed: int) -> str:
     mode(state)
     vcpu.load(state)
     threading.Timer(RUN_S, guest.bus.reactions[guests.PORT_END], (0,)).start()
-    stop = guest.run_to_stop() or Stop(Reason.KICKED)
+    if chance.getrandbits(1):
+        guest.between_runs = lambda runner: vcpu.load(vcpu.save())
+        with guest.kicked_often():
+            stop = guest.run_to_stop()
+    else:
+        stop = guest.run_to_stop()
+    stop = stop or Stop(Reason.KICKED)
     for each in guest.vm.vcpus:
         each.load(each.save())
     guest.close()

@@ -9,8 +9,8 @@ relocation against its name.
 | 6 GLOB_DAT | code that takes the address, such as the code generator emitting "call helper" | the first translation |
 | 1 64 | constant tables, such as the table of helpers, which is searched by address | the first `uc_open` |
 
-Types 1 and 6 of a helper must agree, because the one is looked up in the other. All slots lie in memory that the loader
-has made read-only. Reading the relocation tables takes 25 ms, so the slots of the functions we replace are in
+Types 1 and 6 of a helper must agree, because the one is looked up in the other; they lie in memory that the loader has
+made read-only. Reading the relocation tables takes 25 ms, so the slots of the functions we replace are in
 `slots.py`, written by `tools/find_slots.py`; a test compares.
 """
 
@@ -48,13 +48,14 @@ def redirect(base: int, slots: Collection[Slot], target: int) -> None:
     """Make all uses of one function reach `target`; `base` is where the library is loaded."""
     mprotect = ctypes.CDLL(None, use_errno=True).mprotect
     mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for offset, _ in slots:
+    for offset, kind in slots:
         address = base + offset
         page = address & -PAGE
-        if mprotect(page, PAGE, _PROT_WRITE):
+        if kind != CALL and mprotect(page, PAGE, _PROT_WRITE):
             raise OSError(ctypes.get_errno(), "mprotect")
         ctypes.c_uint64.from_address(address).value = target
-        mprotect(page, PAGE, _PROT_READ)
+        if kind != CALL:
+            mprotect(page, PAGE, _PROT_READ)
 
 
 def find(path: str, names: Collection[str]) -> dict[str, tuple[Slot, ...]]:

@@ -7,12 +7,14 @@ What was in the memory it borrows is put back. `selfcheck.S` is the guest's half
 """
 
 import _thread
+import ctypes
 from struct import pack, unpack
 from typing import Final
 
 from hibana.engine.soft import clock, cpu_state
 from hibana.engine.soft.alarm import Alarm
 from hibana.engine.soft.library import PICK
+from hibana.engine.soft.offsets import UC
 from hibana.engine.soft.processor import Processor
 from hibana.engine.soft.selfcheck_code import CODE, LABELS
 from hibana.engine.state import DebugRegs, DescriptorTable, Fpu, Regs, Segment, Sregs, VcpuEvents, VcpuState
@@ -101,6 +103,8 @@ class _Check:
         self._memory = memory
         self._wanted_exit = processor.code.byte("wanted_exit")
         self._wanted_interrupt = processor.code.byte("wanted_interrupt")
+        self._nested_level = ctypes.c_int32.from_address(processor.handle + UC.nested_level)
+        self._depth = 0
         self._alarm = Alarm(_thread.get_native_id())
         processor.set_callback("pick", PICK(self._pick))
         image = bytearray(processor.reset_image.raw)
@@ -119,6 +123,7 @@ class _Check:
             self._wanted_exit.value = self._wanted_interrupt.value = 0
 
     def _pick(self) -> int:
+        self._depth = self._nested_level.value
         self._wanted_interrupt.value = 0
         return _VECTOR
 
@@ -158,6 +163,7 @@ class _Check:
             "SYSCALL does not reach the kernel": (kernel_cs, flags & 0x401) == (_CODE_SELECTOR, 1),
             "an interrupt does not arrive after STI": interrupts == 1,
             "HLT does not halt": arrived,
+            "the library does not count its own calls": (self._depth, self._nested_level.value) == (1, 0),
         }
         return [what for what, fine in findings.items() if not fine]
 

@@ -1,0 +1,333 @@
+"""Putting a microVM together: what lives where, what is said when it cannot be done, and that nothing stays behind."""
+
+import gc
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hibana.bus.loop import Loop
+from hibana.devices.boot_timer import Moment
+from hibana.engine.interface import Bus
+from hibana.engine.soft.engine import SoftEngine
+from hibana.errors import EngineError, VmmError
+from hibana.memory import layout
+from hibana.memory.guest import GuestMemory
+from hibana.observe.metrics_groups import METRICS
+from hibana.testing.engine import FakeEngine, FakeVm, Step
+from hibana.vmm.assemble import Blueprint, assemble
+from hibana.vmm.machine import EXIT_OK, Machine
+from tests.unit.boot.images import ENTRY, Load, bzimage, close_files, elf, elf_header, file_of, pvh_note
+from tests.unit.vmm.footprint import footprint
+
+PATIENCE_S = 30.0
+STARTED = Moment(0, 0)
+KERNEL = elf(Load(ENTRY, b"\xeb\xfe"))
+
+
+class Site:
+    """Where a microVM is put together from a plan, for guests that are lists of steps."""
+
+    def __init__(self, folder: Path) -> None:
+        self.serial = folder / "serial"
+        self.loop = Loop()
+        self.ended = threading.Event()
+        self.machines: list[Machine] = []
+        self.engine = FakeEngine()
+
+    def plan(self, **differences: Any) -> Blueprint:
+        plan = Blueprint(
+            vcpu_count=1,
+            mem_size_mib=32,
+            huge_pages="None",
+            has_cpu_template=False,
+            kernel_fd=-1,
+            initrd_fd=None,
+            boot_args="console=ttyS0",
+            serial_out_path=str(self.serial),
+            boot_timer=False,
+        )._replace(**differences)
+        return plan if plan.kernel_fd >= 0 else plan._replace(kernel_fd=file_of(KERNEL))
+
+    def assemble(self, *guest: Step, **differences: Any) -> Machine:
+        self.engine = FakeEngine(guest)
+        machine = assemble(self.plan(**differences), self.engine, self.loop, STARTED, self.ended.set)
+        self.machines.append(machine)
+        return machine
+
+    def run(self, *guest: Step, **differences: Any) -> FakeVm:
+        """Let a guest take its steps, the last of which is a reset."""
+        machine = self.assemble(*guest, reset, **differences)
+        machine.start()
+        machine.resume()
+        assert self.ended.wait(PATIENCE_S)
+        machine.pause()
+        assert machine.exit_code == EXIT_OK
+        return self.engine.vms[-1]
+
+    def refused(self, engine: Any = None, **differences: Any) -> str:
+        with pytest.raises(VmmError) as refusal:
+            assemble(self.plan(**differences), engine or FakeEngine(), self.loop, STARTED, self.ended.set)
+        return str(refusal.value)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    for machine in site.machines:
+        machine.close()
+    site.loop.close()
+    close_files()
+
+
+def reset(bus: Bus) -> None:
+    bus.port_write(0x64, 1, 0xFE)
+
+
+def out(port: int, *values: int) -> Step:
+    def write(bus: Bus) -> None:
+        for value in values:
+            bus.port_write(port, 1, value)
+
+    return write
+
+
+class Reads:
+    """Steps that read, and what they found."""
+
+    def __init__(self) -> None:
+        self.found: list[int] = []
+
+    def port(self, port: int) -> Step:
+        return lambda bus: self.found.append(bus.port_read(port, 1))
+
+    def mmio(self, addr: int) -> Step:
+        return lambda bus: self.found.append(bus.mmio_read(addr, 4))
+
+
+# --- what lives where -------------------------------------------------------------------------------------------------
+
+
+def test_what_the_guest_says_on_the_serial_port_is_in_the_file(site: Site) -> None:
+    site.run(out(0x3F8, *b"hello\n"))
+    assert site.serial.read_bytes() == b"hello\n"
+
+
+def test_the_chips_are_at_their_ports_and_nothing_is_beside_them(site: Site) -> None:
+    reads = Reads()
+    site.run(*(reads.port(port) for port in (0x3FD, 0x64, 0x3F7, 0x400, 0x65, 0x5F)))
+    assert reads.found == [0x60, 0x10, 0, 0, 0, 0]
+
+
+def test_the_serial_port_has_line_4_and_the_keyboard_line_1(site: Site) -> None:
+    vm = site.run(out(0x3F9, 0x02), out(0x3F8, 0x41))
+    assert vm.pulses == [4]
+    site.machines[-1].send_ctrl_alt_del()
+    assert vm.pulses == [4, 1, 1, 1]
+
+
+def test_the_boot_timer_is_there_only_if_it_is_wanted(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(METRICS.vcpu, "exit_mmio_write", 0)
+
+    def report(bus: Bus) -> None:
+        bus.mmio_write(0xC0000000, 1, 123)
+
+    site.run(report, boot_timer=True)
+    assert "Guest-boot-time = " in capfd.readouterr().out
+    site.ended.clear()
+    site.run(report)
+    assert "Guest-boot-time" not in capfd.readouterr().out
+    assert METRICS.vcpu.exit_mmio_write == 2
+
+
+def test_every_vcpu_stands_at_the_kernels_entry(site: Site) -> None:
+    site.assemble(vcpu_count=4)
+    states = [vcpu.state for vcpu in site.engine.vms[0].vcpus]
+    assert [state.regs.rip for state in states] == [ENTRY] * 4
+    assert all(state.sregs.cr3 == layout.PML4 for state in states)
+
+
+def test_a_kernel_with_a_pvh_entry_is_entered_there(site: Site) -> None:
+    kernel = elf(Load(ENTRY, b"\xf4"), notes=pvh_note(ENTRY + 1))
+    site.assemble(kernel_fd=file_of(kernel))
+    state = site.engine.vms[0].vcpus[0].state
+    assert (state.regs.rip, state.regs.rbx, state.sregs.cr3) == (ENTRY + 1, layout.PVH_INFO, 0)
+
+
+def ram(machine: Machine) -> GuestMemory:
+    return machine._memory
+
+
+def test_kernel_initrd_and_command_line_are_in_memory(site: Site) -> None:
+    machine = site.assemble(initrd_fd=file_of(b"initrd"), boot_args="root=/dev/vda -- single")
+    memory = ram(machine)
+    assert memory.read(ENTRY, 2) == b"\xeb\xfe"
+    assert memory.read((32 << 20) - 4096, 6) == b"initrd"
+    assert memory.read(layout.CMDLINE, 64).partition(b"\0")[0] == b"root=/dev/vda pci=off -- single"
+
+
+def test_the_engine_hears_of_all_that_is_written(site: Site) -> None:
+    site.assemble()
+    assert (ENTRY, 2) in site.engine.vms[0].written
+
+
+def test_the_host_ends_wait_for_the_start(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start may still fail: until then the terminal is the shell's."""
+    read_end, write_end = os.pipe()
+    monkeypatch.setattr("hibana.vmm.assemble._STDIN", read_end)
+    monkeypatch.setattr("hibana.vmm.assemble._STDOUT", write_end)
+    machine = site.assemble(serial_out_path=None)
+    assert os.get_blocking(write_end)
+    machine.start()
+    assert not os.get_blocking(write_end)
+    machine.close()
+    site.machines.clear()
+    assert os.get_blocking(write_end)
+    site.loop.forget(read_end)
+    os.close(read_end)
+    os.close(write_end)
+
+
+# --- what cannot be done ----------------------------------------------------------------------------------------------
+
+KERNEL_ERROR = (
+    "System configuration error: Cannot load kernel due to invalid memory configuration or invalid kernel image:"
+    " Kernel Loader: failed to load {} kernel image: Kernel Loader: {}"
+)
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "sentence"),
+    [
+        (b"", "ELF", "Unable to read elf header"),
+        (KERNEL[:40], "ELF", "Unable to read elf header"),
+        (b"random bytes" * 999, "ELF", "Invalid Elf magic number"),
+        (KERNEL[:80], "ELF", "Unable to read program header"),
+        (KERNEL[:-1], "ELF", "Unable to read kernel image"),
+        (elf_header(ENTRY, 1, data=2), "ELF", "Trying to load big-endian binary on little-endian machine"),
+        (elf_header(ENTRY, 1, phentsize=32).ljust(999, b"\0"), "ELF", "Invalid program header size"),
+        (elf(Load(0x100000, b"\xf4"), entry=0x8000), "ELF", "Invalid entry address"),
+        (elf(Load(3 << 30, b"\xf4")), "ELF", "Unable to read kernel image"),
+        (bzimage(b"", loadflags=0), "bzImage", "Invalid bzImage"),
+    ],
+    ids=[
+        "empty", "half a header", "random bytes", "no program headers", "truncated", "big-endian", "32 bits",
+        "below 1 MiB", "outside RAM", "bzImage",
+    ],
+)  # fmt: skip
+def test_a_kernel_that_is_none_is_refused_and_leaves_nothing(
+    site: Site, image: bytes, kind: str, sentence: str
+) -> None:
+    before = settled_footprint(site)
+    assert site.refused(kernel_fd=file_of(image)) == KERNEL_ERROR.format(kind, sentence)
+    close_files()
+    assert settled_footprint(site) == before
+
+
+@pytest.mark.parametrize(
+    ("differences", "sentence"),
+    [
+        (
+            {"mem_size_mib": 1 << 40},
+            "Invalid Memory Configuration: Cannot create mmap region: Out of memory (os error 12)",
+        ),
+        ({"mem_size_mib": 1 << 50}, "Invalid Memory Configuration: Cannot create mmap region:"),
+        ({"mem_size_mib": 8}, KERNEL_ERROR.format("ELF", "Unable to read kernel image")),
+        (
+            {"boot_args": "x" * 2044},
+            "Invalid kernel command line: Inserting string would make command line too long.",
+        ),
+        ({"boot_args": "x" * 2048}, "Invalid kernel command line: Invalid cmdline capacity provided."),
+        (
+            {"boot_args": "a\0b"},
+            "System configuration error: Cannot load command line string: Null terminator detected in the command line"
+            " structure.",
+        ),
+        (
+            {"serial_out_path": "/nowhere/serial"},
+            "Failed to create device manager: Error with EventFd: No such file or directory (os error 2)",
+        ),
+        (
+            {"has_cpu_template": True},
+            "Failed to get CPU template: The soft engine has one fixed CPU and takes no CPU template.",
+        ),
+    ],
+)
+def test_a_plan_that_cannot_be_carried_out_is_refused_and_leaves_nothing(
+    site: Site, differences: dict[str, Any], sentence: str
+) -> None:
+    before = settled_footprint(site)
+    assert site.refused(**differences).startswith(sentence)
+    close_files()
+    assert settled_footprint(site) == before
+
+
+@pytest.mark.parametrize("size_mib", [33, 1 << 20])
+def test_an_initrd_that_does_not_fit_is_refused_and_leaves_nothing(site: Site, size_mib: int) -> None:
+    before = settled_footprint(site)
+    initrd = file_of(b"")
+    os.ftruncate(initrd, size_mib << 20)
+    assert site.refused(initrd_fd=initrd) == (
+        "Error with initrd initialization: Failed to compute the initrd address.."
+    )
+    close_files()
+    assert settled_footprint(site) == before
+
+
+def test_a_kernel_that_cannot_be_read_is_refused(site: Site, tmp_path: Path) -> None:
+    for make in (os.mkdir, os.mkfifo):
+        path = str(tmp_path / make.__name__)
+        make(path)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        assert site.refused(kernel_fd=fd) == KERNEL_ERROR.format("ELF", "Unable to read elf header")
+        os.close(fd)
+
+
+class NoEngine(FakeEngine):
+    """An engine that cannot make a VM after all."""
+
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> FakeVm:
+        raise EngineError(cause="no.")
+
+
+def test_an_engine_without_a_vm_leaves_nothing(site: Site) -> None:
+    before = settled_footprint(site)
+    assert site.refused(NoEngine()) == "Kvm error: no."
+    close_files()
+    assert settled_footprint(site) == before
+
+
+def test_a_second_try_finds_everything_as_it_was(site: Site) -> None:
+    kernel = file_of(KERNEL)
+    site.refused(kernel_fd=kernel, serial_out_path="/nowhere/serial")
+    site.run(out(0x3F8, *b"ok"), kernel_fd=kernel)
+    assert site.serial.read_bytes() == b"ok"
+
+
+def test_the_soft_engine_too_leaves_nothing_and_can_be_tried_again(site: Site) -> None:
+    engine = SoftEngine()
+    if reason := engine.missing():
+        pytest.skip(reason)
+    differences = {"mem_size_mib": 512, "serial_out_path": "/nowhere/serial"}
+    site.refused(engine, **differences)  # the library stays: the first try is not counted
+    before = settled_footprint(site)
+    for _ in range(2):
+        site.refused(engine, **differences)
+    close_files()
+    assert settled_footprint(site)[:2] == before[:2]
+    assert settled_footprint(site).reserved - before.reserved < 512 // 64
+    machine = assemble(site.plan(), engine, site.loop, STARTED, site.ended.set)
+    machine.close()
+
+
+def settled_footprint(site: Site) -> Any:
+    return footprint()
+
+
+_: Callable[[], int] = gc.collect
