@@ -98,3 +98,4 @@ class GuestMemory:
         """Give the RAM back to the host; the pages go when the last window does."""
         self.on_write = _nobody
         self._ram.release()
+        del self._mapping  # now, and not when the last who knows this object goes: an error's traceback may be one

@@ -3,7 +3,7 @@ interrupt.
 
 These functions are the engine's hot path: closures over local names, no objects, no decisions that could be made once.
 They are called from inside the library by ctypes, which would print an exception and go on as if nothing had happened;
-so each reports to the runner what it could not handle, and the guest sees a zero.
+so each reports to the runner whatever it could not handle, even a KeyboardInterrupt, and the guest sees a zero.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def _connect_ports(processor: Processor, runner: SoftRunner, bus: Bus) -> None:
     def port_in(_uc: int, port: int, size: int, _user: int) -> int:
         try:
             return own_read(port, size) if port in own else bus_read(port, size)
-        except Exception:
+        except BaseException:
             fail()
             return 0
 
@@ -63,7 +63,7 @@ def _connect_ports(processor: Processor, runner: SoftRunner, bus: Bus) -> None:
                 own_write(port, size, value)
             else:
                 bus_write(port, size, value)
-        except Exception:
+        except BaseException:
             fail()
 
     processor.hook_instruction(INSN_IN, PORT_IN(port_in))
@@ -80,40 +80,40 @@ def _connect_mmio(processor: Processor, runner: SoftRunner, memory: GuestMemory,
     def mmio_read(_uc: int, offset: int, size: int, start: int) -> int:
         try:
             return bus_read(start + offset, size)
-        except Exception:
+        except BaseException:
             fail()
             return 0
 
     def mmio_write(_uc: int, offset: int, size: int, value: int, start: int) -> None:
         try:
             bus_write(start + offset, size, value)
-        except Exception:
+        except BaseException:
             fail()
 
     def lapic_read(_uc: int, offset: int, _size: int, _start: int) -> int:
         try:
             return own_lapic_read(runner.current.index, offset)
-        except Exception:
+        except BaseException:
             fail()
             return 0
 
     def lapic_write(_uc: int, offset: int, _size: int, value: int, _start: int) -> None:
         try:
             own_lapic_write(runner.current.index, offset, value)
-        except Exception:
+        except BaseException:
             fail()
 
     def ioapic_read(_uc: int, offset: int, _size: int, _start: int) -> int:
         try:
             return own_ioapic_read(offset)
-        except Exception:
+        except BaseException:
             fail()
             return 0
 
     def ioapic_write(_uc: int, offset: int, _size: int, value: int, _start: int) -> None:
         try:
             own_ioapic_write(offset, value)
-        except Exception:
+        except BaseException:
             fail()
 
     processor.map_mmio(IOAPIC, IOAPIC + PAGE, MMIO_READ(ioapic_read), MMIO_WRITE(ioapic_write))
@@ -143,7 +143,7 @@ def _connect_cpuid(processor: Processor, runner: SoftRunner, vcpu_count: int) ->
         try:
             leaf, subleaf = regs[0] & _U32, regs[1] & _U32
             regs[0], regs[3], regs[1], regs[2] = answer(leaf, subleaf, runner.current.index, vcpu_count, tsc_khz())
-        except Exception:
+        except BaseException:
             fail()
         return 1
 
@@ -157,21 +157,21 @@ def _connect_thunks(processor: Processor, runner: SoftRunner) -> None:
     def pick() -> int:
         try:
             return take()
-        except Exception:
+        except BaseException:
             fail()
             return -1
 
     def read_tpr() -> int:
         try:
             return interrupts.lapic_read(runner.current.index, TPR) >> 4
-        except Exception:
+        except BaseException:
             fail()
             return 0
 
     def write_tpr(value: int) -> None:
         try:
             interrupts.lapic_write(runner.current.index, TPR, value << 4)
-        except Exception:
+        except BaseException:
             fail()
 
     processor.set_callback("pick", PICK(pick))
@@ -186,7 +186,7 @@ def _connect_msrs(processor: Processor, runner: SoftRunner) -> None:
         def execute() -> int:
             try:
                 return access()
-            except Exception:
+            except BaseException:
                 fail()
                 return DONE
 

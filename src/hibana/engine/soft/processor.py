@@ -20,7 +20,7 @@ PHYSICAL_END: Final = 1 << 63
 
 _CTL_USE_EXITS_ON: Final = 4 | 1 << 26 | 1 << 30  # UC_CTL_UC_USE_EXITS, one argument, write
 _EXTERNAL_INTERRUPT: Final = 2  # CPU_INTERRUPT_HARD
-_WITHOUT_KEY: Final = 1  # begin above end: a hook without bounds
+_UNBOUNDED: Final = 1  # a hook that begins behind its end, 0, is for all addresses
 _BREAKPOINTS_ENABLED: Final = 0xFF  # DR7
 _DR7_CLEAR: Final = 0x400
 _FEATURE_WORDS: Final = 34
@@ -38,6 +38,7 @@ _FEATURES: Final = {
     8: (0x80000007, 3),
     9: (0x80000008, 1),
 }
+
 Image = ctypes.Array[ctypes.c_char]
 
 
@@ -56,6 +57,7 @@ class Processor:
         self.halted = ctypes.c_uint32.from_address(self.cpu + CPU.halted)
         self.stopped = ctypes.c_uint8.from_address(self.cpu + CPU.stopped)
         self._invalid_addr = ctypes.c_uint64.from_address(self.handle + UC.invalid_addr)
+        self._gave_up = ctypes.c_uint64.from_address(self.code.cell("gave_up"))
         self._dr7 = ctypes.c_uint64.from_address(self.env + ENV.dr + 8 * 7)
         self.kick_word = ctypes.c_uint16.from_address(self._kick_address())
         self.start = library.uc_emu_start
@@ -166,7 +168,7 @@ class Processor:
         hook = ctypes.c_size_t()
         self._check(
             "uc_hook_add",
-            self._library.uc_hook_add(self.handle, ctypes.byref(hook), kind, address, 0, _WITHOUT_KEY, 0, instruction),
+            self._library.uc_hook_add(self.handle, ctypes.byref(hook), kind, address, 0, _UNBOUNDED, 0, instruction),
         )
 
     def _check(self, what: str, error: int) -> None:
@@ -211,9 +213,9 @@ class Processor:
         self._update_fp_status(self.env)
         self._update_mxcsr_status(self.env)
 
-    def why(self, error: int) -> str:
-        """Say why `start` failed; empty when it did not."""
-        if place := self.code.get("gave_up"):
+    def why_not(self, error: int = 0) -> str:
+        """Say why `start` failed, or would; empty when it did not."""
+        if place := self._gave_up.value:
             return f"the library gave up at libunicorn.so.2+{place - self._library.base:#x}"
         if error:
             return f"{self._library.error(error)}, guest-physical address {self._invalid_addr.value:#x}"
@@ -221,6 +223,7 @@ class Processor:
 
     def close(self) -> None:
         """Free the machine; only while nothing runs."""
+        self._regions = ()  # the host may still write to the memory
         self.code.release()
         self._library.uc_close(self.handle)
         self._callbacks.clear()

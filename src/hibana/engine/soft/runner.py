@@ -58,6 +58,8 @@ class SoftRunner:
 
     def run(self) -> Stop:
         """Run guest code until only the VMM can go on; a halted guest waits inside."""
+        if why := self._processor.why_not():
+            return self._cannot_go_on(why)
         thread = _thread.get_native_id()
         if thread != self._alarm_thread:
             self._attach(thread)
@@ -103,6 +105,9 @@ class SoftRunner:
             if self._alarm.due and self._alarm.due <= now:
                 self._alarm.due = None  # it has rung
             self.interrupts.expire()
+            if self.current.restarted:
+                self.current.restarted = False
+                self._processor.set_image(self.current.image)
             vcpu = self._choose(now)
             self._set_alarm()
             if not vcpu:
@@ -133,15 +138,12 @@ class SoftRunner:
         processor = self._processor
         if vcpu is not self.current:
             self._switch(vcpu)
-        elif vcpu.restarted:
-            processor.set_image(vcpu.image)
-        vcpu.restarted = False
         vcpu.mp_state = RUNNABLE
         self._gives_way = False
         self._wanted_interrupt.value = self.interrupts.pending(vcpu.index)
         error = processor.start(processor.handle, processor.eip.value, 0, 0, 0)
-        if why := processor.why(error):
-            return Stop(Reason.FAILED, f"vCPU {vcpu.index} cannot go on at RIP {processor.eip.value:#x}: {why}.")
+        if why := processor.why_not(error):
+            return self._cannot_go_on(why)
         if processor.halted.value:
             processor.halted.value = 0
             vcpu.listens = processor.eflags.value & INTERRUPT_FLAG != 0
@@ -153,6 +155,10 @@ class SoftRunner:
         elif not self._wanted_exit.value:
             self._gives_way = True  # PAUSE
         return None
+
+    def _cannot_go_on(self, why: str) -> Stop:
+        rip = self._processor.eip.value
+        return Stop(Reason.FAILED, f"vCPU {self.current.index} cannot go on at RIP {rip:#x}: {why}.")
 
     def _switch(self, vcpu: SoftVcpu) -> None:
         leaving = self.current
@@ -208,7 +214,9 @@ class SoftRunner:
 
     def init(self, index: int) -> None:
         """Stop a vCPU until a start-up message comes."""
-        self._vcpus[index].mp_state = INIT_RECEIVED
+        vcpu = self._vcpus[index]
+        vcpu.mp_state = INIT_RECEIVED
+        self.set_nmi_pending(vcpu, False)
         self._leave()
 
     def start_up(self, index: int, vector: int) -> None:
@@ -216,6 +224,7 @@ class SoftRunner:
         vcpu = self._vcpus[index]
         if vcpu.mp_state in (INIT_RECEIVED, UNINITIALIZED):
             vcpu.restart(self._processor.reset_image, vector, self._tsc_offset)
+            vcpu.restarted = vcpu is self.current
             self._leave()
 
     def timer_changed(self) -> None:

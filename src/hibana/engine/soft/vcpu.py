@@ -48,7 +48,7 @@ class SoftVcpu:
         self.nmi = False
         """An NMI waits; a cell of the thunks instead while this is the current vCPU."""
         self.restarted = False
-        """`image` is newer than the registers, although this is the current vCPU."""
+        """This is the current vCPU, and yet `image` is newer than the registers."""
 
     def restart(self, reset_image: Image, vector: int, tsc_offset: int) -> None:
         """Begin in real mode at `vector` << 12, the rest as after a reset (SDM vol. 3, MP initialization)."""
@@ -57,7 +57,6 @@ class SoftVcpu:
         pack_into("<Q", self.image, ENV.eip, 0)
         pack_into("<Q", self.image, ENV.tsc_offset, tsc_offset)
         self.mp_state = RUNNABLE
-        self.restarted = True
 
     def save(self) -> VcpuState:
         """Export the complete state, in KVM's terms."""
