@@ -12,6 +12,7 @@ from typing import Final
 
 from hibana.errors import ApiServerError, ApiSocketInUse, os_text
 from hibana.observe import log
+from hibana.serde.rust import quoted
 
 _LONGEST_PATH: Final = 107  # sun_path, without its final NUL
 _BACKLOG: Final = 1024  # a full backlog is an error to clients that connect without blocking (Go's, for one)
@@ -29,7 +30,7 @@ def listen(path: str) -> socket:
         # Python checks the length of the path itself, without an error number.
         cause = os_text(error) if error.errno else "path must be shorter than SUN_LEN"
         raise ApiServerError(cause=cause) from error
-    log.info(f'Listening on API socket ("{path}").')
+    log.info(f"Listening on API socket ({quoted(path)}).")
     return listener
 
 

@@ -174,10 +174,12 @@ def _read(body: bytes | None, kind: Any) -> Any:
 
 def _id(words: list[str], method: str, endpoint: Endpoint) -> str:
     """Take the id from the path."""
-    name = words[1] if len(words) > 1 else ""
-    if not name:
+    if len(words) < 2:
         _count_id_failure(method, endpoint)
         raise EmptyId
+    name = words[1]
+    if not name:
+        raise EmptyId  # an id like any other bad one, so not counted as a failure
     if not all(char == "_" or char.isalnum() for char in name):
         raise InvalidId
     return name

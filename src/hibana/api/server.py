@@ -32,6 +32,7 @@ _MAX_CONNECTIONS: Final = 10
 _READ_SIZE: Final = 16 << 10
 _ENOUGH: Final = 64 << 10
 _ACCEPT_AGAIN_S: Final = 0.1
+_SPEAKER: Final = "fc_api"  # in the reference the server is a thread of its own, and its lines in the log say so
 
 Handle = Callable[[Request], Response]
 
@@ -63,7 +64,9 @@ class Server:
     def start(self) -> None:
         """Begin to answer; what clients sent since the socket exists is answered first."""
         self._accept_again()
+        former = log.set_thread_name(_SPEAKER)
         log.info("API server started.")
+        log.set_thread_name(former)
 
     def close(self) -> None:
         """Write out what clients will take at once, and hang up. The socket file stays, as the reference leaves it."""
@@ -168,7 +171,7 @@ class _Connection:
             return render_bad_request(event)
         if isinstance(event, Continue):
             return render_continue(event)
-        former = log.set_thread_name("fc_api")
+        former = log.set_thread_name(_SPEAKER)
         response = self._handle(event)
         log.set_thread_name(former)
         return render(response)

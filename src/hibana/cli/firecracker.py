@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     config = _read(options.config_file, "configuration")
     metadata = _read(options.metadata, "mmds content")
     numbers = options.numbers()
-    listener = listen(options.api_sock) if options.api_sock else None
+    listener = None if options.api_sock is None else listen(options.api_sock)
 
     from hibana.cli.session import Session
 

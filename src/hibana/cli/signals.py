@@ -43,7 +43,8 @@ def install(loop: EventLoop) -> None:
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    for number in _HARMLESS:
+    # Python keeps books on handlers, and does not see the native one: whoever asks it must not find SIGHUP free to use.
+    for number in (*_HARMLESS, *_EXIT_CODES):
         signal.signal(number, signal.SIG_IGN)
     try:
         pipe, handlers_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

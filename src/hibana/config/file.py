@@ -34,6 +34,7 @@ from hibana.errors import (
     MmdsError,
     VmmError,
 )
+from hibana.observe import log
 from hibana.serde.records import decode, decode_any
 from hibana.serde.rust import quoted
 
@@ -83,7 +84,9 @@ def apply(wanted: VmmConfig, resources: Resources, around: Surroundings, metadat
         _put(FileNetworkError, resources.put_net, *wanted.network_interfaces)
         _put(FileVsockError, resources.put_vsock, wanted.vsock)
         _put(FileBalloonError, resources.put_balloon, wanted.balloon)
-        _put(MmdsError, around.put_mmds, metadata)
+        if metadata is not None:
+            _put(MmdsError, around.put_mmds, metadata)
+            log.info("Successfully added metadata to mmds from file")
         _put(FileMmdsConfigError, resources.put_mmds_config, wanted.mmds_config)
         _put(FileEntropyError, resources.put_entropy, wanted.entropy)
         _put(FilePmemError, resources.put_pmem, *wanted.pmem)

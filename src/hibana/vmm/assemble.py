@@ -70,7 +70,7 @@ def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_en
     try:
         images = load_images(memory, plan.kernel_fd, plan.initrd_fd)
         log.debug(f"Kernel loaded using {images.kernel.entry.protocol.value}")
-        pass
+        _append(cmdline, "pci=off")
         _attach_serial(machine, bus, vm, loop, plan.serial_out_path)
         _attach_keyboard(machine, bus, vm)
         if plan.boot_timer:

@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from hibana.config.instance import InstanceInfo, VmmVersion
 from hibana.config.machine import MachineConfig
+from hibana.config.pmem import PmemDeviceUpdateConfig
 from hibana.config.resources import Resources
 from hibana.config.snapshot import CreateSnapshotParams
 from hibana.config.vm_config import VmmConfig
@@ -28,6 +29,7 @@ from hibana.errors import (
     VmmError,
 )
 from hibana.observe import log, metrics
+from hibana.observe.metrics_groups import METRICS
 from hibana.vmm.machine import Machine
 
 
@@ -44,11 +46,11 @@ class Running:
 
     def pause_vm(self) -> None:
         """Stop the vCPUs. Raises VcpusDoNotAnswer."""
-        _timed("pause vm", self._machine.pause)
+        METRICS.latencies_us.vmm_pause_vm = _timed("pause vm", self._machine.pause)
 
     def resume_vm(self) -> None:
         """Let the vCPUs run. Raises VcpusDoNotAnswer."""
-        _timed("resume vm", self._machine.resume)
+        METRICS.latencies_us.vmm_resume_vm = _timed("resume vm", self._machine.resume)
 
     def send_ctrl_alt_del(self) -> None:
         """Press Ctrl, Alt and Del. Raises I8042Error."""
@@ -108,8 +110,10 @@ class Running:
     def patch_network_interface(self, *_: object) -> None:
         raise DeviceNotFoundToPatchNet
 
-    def patch_pmem(self, *_: object) -> None:
-        raise DeviceNotFoundToPatchPmem
+    def patch_pmem(self, change: PmemDeviceUpdateConfig) -> None:
+        """Change nothing, successfully, if nothing is asked for; as the reference, without a look at the device."""
+        if change.rate_limiter is not None:
+            raise DeviceNotFoundToPatchPmem
 
     def get_balloon(self, *_: object) -> None:
         raise DeviceNotFound
@@ -119,7 +123,10 @@ class Running:
     get_memory_hotplug = patch_memory_hotplug = get_balloon
 
 
-def _timed(what: str, action: Callable[[], None]) -> None:
+def _timed(what: str, action: Callable[[], None]) -> int:
+    """Log how long an action took, and give the microseconds."""
     started = time.monotonic_ns()
     action()
-    log.info(f"'{what}' VMM action took {(time.monotonic_ns() - started) // 1000} us.")
+    took_us = (time.monotonic_ns() - started) // 1000
+    log.info(f"'{what}' VMM action took {took_us} us.")
+    return took_us

@@ -494,6 +494,8 @@ def counted(method: str, path: str, body: bytes | None = None) -> dict[str, int]
         ("PUT", "/vsock", b"{}", {"vsock_count": 1, "vsock_fails": 1}),
         ("PUT", "/mmds/x", b"{}", {"mmds_count": 1, "mmds_fails": 1}),
         ("PUT", "/drives", b"{}", {"drive_count": 1, "drive_fails": 1}),
+        ("PUT", "/drives/", b"{}", {"drive_count": 1, "drive_fails": 1}),
+        ("PUT", "/drives//", b"{}", {"drive_count": 1}),
         ("PUT", "/drives/-", b"{}", {"drive_count": 1}),
         ("PATCH", "/drives/a", b'{"drive_id":"b"}', {"drive_count": 1, "drive_fails": 1}),
         ("PATCH", "/network-interfaces/a", b'{"iface_id":"b"}', {"network_count": 2}),

@@ -288,10 +288,13 @@ def test_requests_are_handled_under_the_name_of_the_api_thread(tmp_path: os.Path
 
 
 def test_the_socket_is_announced_with_its_path(tmp_path: os.PathLike[str], capfd: pytest.CaptureFixture[str]) -> None:
-    stage = Stage(os.path.join(tmp_path, "api.sock"))
+    before = log.set_thread_name("main")
+    stage = Stage(os.path.join(tmp_path, 'a"b\\c.sock'))
+    assert log.set_thread_name(before) == "main"
     lines = capfd.readouterr().out.splitlines()
-    assert lines[0].endswith(f'Listening on API socket ("{stage.path}").')
-    assert lines[1].endswith("API server started.")
+    directory = os.fspath(tmp_path)
+    assert lines[0].endswith(f':main] Listening on API socket ("{directory}/a\\"b\\\\c.sock").'), "as Rust quotes it"
+    assert lines[1].endswith(":fc_api] API server started."), "the server's own line"
     stage.server.close()
     stage.loop.close()
 

@@ -127,12 +127,15 @@ def test_a_file_that_spells_out_every_key_is_shown_as_it_is(complete: dict[str, 
     assert msgspec.json.decode(msgspec.json.encode(resources.render())) == complete
 
 
-def test_logger_metrics_and_metadata_go_where_they_belong(complete: dict[str, Any], resources: Resources) -> None:
+def test_logger_metrics_and_metadata_go_where_they_belong(
+    complete: dict[str, Any], resources: Resources, capfd: pytest.CaptureFixture[str]
+) -> None:
     around = Notes()
     complete["logger"] = {"log_path": "/l", "level": "Debug"}
     complete["metrics"] = {"metrics_path": "/m"}
     read_and_apply(complete, resources, around, {"latest": 1})
     assert around.told == [LoggerConfig("/l", "debug"), MetricsConfig("/m"), {"latest": 1}]
+    assert "] Successfully added metadata to mmds from file\n" in capfd.readouterr().out
 
 
 def test_unknown_keys_are_ignored_at_the_top_and_refused_below(complete: dict[str, Any], resources: Resources) -> None:

@@ -26,7 +26,7 @@ def nothing_stays() -> Iterator[None]:
     yield
     after = _footprint()
     assert after.fds == before.fds
-    assert after.threads == before.threads
+    assert after.threads <= before.threads  # one that had been joined may still have been on its way out
     assert after.reserved - before.reserved < LARGE
 
 
