@@ -1,5 +1,7 @@
 """The vocabulary of the process tests: a real `firecracker` in a folder of its own, and what a client sees of it.
 
+A test says, with the fixture `start`:
+
     vmm = start(guest=say("ok") + RESET)
     assert vmm.wait() == 0
     assert "ok" in vmm.out

@@ -255,8 +255,7 @@ NOT_STARTED = FAILED + "Could not Start MicroVM from one single json: "
         ),
         (
             {"machine_config": {"vcpu_count": 1, "mem_size_mib": 64, "cpu_template": "C3"}},
-            NOT_STARTED
-            + "Failed to get CPU template: The soft engine has one fixed CPU and takes no CPU template.",
+            NOT_STARTED + "Failed to get CPU template: The soft engine has one fixed CPU and takes no CPU template.",
         ),
         (
             {"network_interfaces": [{"iface_id": "1", "host_dev_name": "hostname"}]},
@@ -381,4 +380,3 @@ def test_metadata_that_does_not_fit(configured: bool, sentence: str, start: Star
     (tmp_path / "metadata").write_text('{"a": "much too long"}')
     vmm = start("--metadata", "metadata", "--mmds-size-limit", "10", guest=RESET if configured else None)
     assert failure(vmm) == sentence
-

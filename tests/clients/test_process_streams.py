@@ -13,7 +13,7 @@ from typing import IO, Any
 import pytest
 
 from tests.clients.conftest import Start
-from tests.clients.process import PATIENCE_S, Vmm, interpreted
+from tests.clients.process import PATIENCE_S, Vmm, interpreted, program
 from tests.clients.tiny_guests import ECHO, HALT, RESET, TICK, kernel, say
 
 DETACHED = "Detached the serial input due to peer close/error."
@@ -80,9 +80,7 @@ def cpu_time(vmm: Vmm) -> float:
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
 def test_closed_streams_do_no_harm(closed: tuple[int, ...], start: Start) -> None:
     """A file opened later must not be taken for one of them."""
-    vmm = start(
-        "--log-path", "log", "--metrics-path", "metrics", guest=say("ok\n") + RESET, preexec_fn=lambda: close(closed)
-    )
+    vmm = start("--log-path", "log", "--metrics-path", "metrics", guest=say("ok\n") + RESET, program=without(closed))
     assert vmm.wait() == 0
     log = (vmm.folder / "log").read_text()
     assert log.endswith("Firecracker exiting successfully. exit_code=0\n")
@@ -91,9 +89,9 @@ def test_closed_streams_do_no_harm(closed: tuple[int, ...], start: Start) -> Non
     assert vmm.out == ("" if 1 in closed else "ok\n")
 
 
-def close(fds: tuple[int, ...]) -> None:
-    for fd in fds:
-        os.close(fd)
+def without(fds: tuple[int, ...]) -> list[str]:
+    """Name the program, started by a shell that closes some of its standard streams."""
+    return ["sh", "-c", f'exec "$@" {" ".join(f"{fd}>&-" for fd in fds)}', "sh", *program()]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +101,7 @@ def close(fds: tuple[int, ...]) -> None:
 def test_the_exit_code_does_not_depend_on_who_listens(
     closed: tuple[int, ...], options: list[str], code: int, start: Start
 ) -> None:
-    assert start(*options, preexec_fn=lambda: close(closed)).wait() == code
+    assert start(*options, program=without(closed)).wait() == code
     reader, writer = os.pipe()
     os.close(reader)
     broken: dict[str, Any] = {{1: "stdout", 2: "stderr"}[fd]: writer for fd in closed if fd}
@@ -112,7 +110,7 @@ def test_the_exit_code_does_not_depend_on_who_listens(
 
 
 def test_an_error_is_not_said_on_standard_output_for_want_of_standard_error(start: Start) -> None:
-    vmm = start("--foo", preexec_fn=lambda: close((2,)))
+    vmm = start("--foo", program=without((2,)))
     assert vmm.wait() == 153
     assert "Error: " not in vmm.out
 

@@ -37,7 +37,8 @@ ECHO: Final = bytes.fromhex(
     "66 ba f8 03 ec"  # mov dx, 0x3f8; in al, dx
     "3c 71 74 03"  # cmp al, 'q'; je to the reset
     "ee eb eb"  # out dx, al; back to the beginning
-) + RESET
+    "b0 fe e6 64 f4"  # reset
+)
 WAIT_FOR_KEYS: Final = bytes.fromhex("e4 64 a8 01 74 fa")  # in al, 0x64; until bit 0: a key has been pressed
 REPORT_BOOT: Final = bytes.fromhex("c6 05 00 00 00 c0 7b")  # mov byte [0xc0000000], 123, in 32-bit mode
 

@@ -30,9 +30,7 @@ _PROCESS_NAME: Final = "firecracker"
 class Session:
     """One process: a loop, perhaps an API server, and a microVM that comes through the one or from a file."""
 
-    def __init__(
-        self, options: Options, engine: str, numbers: Numbers, loop: Loop, listener: RawSocket | None
-    ) -> None:
+    def __init__(self, options: Options, engine: str, numbers: Numbers, loop: Loop, listener: RawSocket | None) -> None:
         """Put the parts together and begin to listen; nothing is answered before `run`."""
         name_thread(_PROCESS_NAME)
         circumstances = Circumstances(engine, options.boot_timer)

@@ -22,6 +22,7 @@ from hibana.errors import (
     DeviceNotFoundToPatchNet,
     DeviceNotFoundToPatchPmem,
     FlushMetricsError,
+    I8042BufferFull,
     I8042Error,
     NoSnapshots,
     PciNotEnabled,
@@ -53,10 +54,10 @@ class Running:
         METRICS.latencies_us.vmm_resume_vm = _timed("resume vm", self._machine.resume)
 
     def send_ctrl_alt_del(self) -> None:
-        """Press Ctrl, Alt and Del. Raises I8042Error."""
+        """Press Ctrl, Alt and Del. Raises I8042Error, VcpusDoNotAnswer."""
         try:
             self._machine.send_ctrl_alt_del()
-        except VmmError as error:
+        except I8042BufferFull as error:
             raise I8042Error(cause=error) from error
 
     def create_snapshot(self, params: CreateSnapshotParams) -> None:

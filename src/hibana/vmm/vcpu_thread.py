@@ -52,10 +52,10 @@ class VcpuThread:
         self._tasks.put(task)
         self._runner.kick()
 
-    def ask(self, question: Callable[[], T], timeout_s: float = ANSWER_TIMEOUT_S) -> T:
+    def ask(self, question: Callable[[], T]) -> T:
         """Run a function on this thread and wait for its result or exception.
 
-        Raises VcpusDoNotAnswer after the time-out. Never call it on this thread.
+        Raises VcpusDoNotAnswer if that takes too long. Never call it on this thread.
         """
         answers: SimpleQueue[tuple[T, None] | tuple[None, Exception]] = SimpleQueue()
 
@@ -67,7 +67,7 @@ class VcpuThread:
 
         self.post(task)
         try:
-            answer, error = answers.get(timeout=timeout_s)
+            answer, error = answers.get(timeout=ANSWER_TIMEOUT_S)
         except Empty:
             raise VcpusDoNotAnswer from None
         if error is not None:
@@ -137,4 +137,3 @@ class VcpuThread:
 def name_thread(name: str) -> None:
     """Give the calling thread its name in the kernel; clients find vCPUs, and the process itself, by such names."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
-

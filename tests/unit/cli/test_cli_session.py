@@ -1,8 +1,9 @@
 """The life of a process from its socket to its exit code; the engine is a fake one."""
 
+import itertools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hibana.bus.loop import Loop
 from hibana.cli import flags, session
 from hibana.cli.flags import Numbers
 from hibana.cli.session import Session
+from hibana.config.file import read_config
 from hibana.engine.interface import SHUTDOWN, Bus
 from hibana.errors import BuildFromJsonError, MetadataFileError, MetadataPanic, StoppedWithError
 from hibana.observe.metrics_groups import METRICS
@@ -30,7 +32,7 @@ class Stage:
         self.socket = str(folder / "socket")
         self._folder = folder
         self._monkeypatch = monkeypatch
-        self._loops: list[Loop] = []
+        self._sessions: list[Session] = []
         monkeypatch.setattr(session, "name_thread", self.names.append)
 
     def config(self, **parts: object) -> bytes:
@@ -38,16 +40,22 @@ class Stage:
         kernel.write_bytes(elf(Load(ENTRY, b"\xf4")))
         return json.dumps({"boot-source": {"kernel_image_path": str(kernel)}, "drives": []} | parts).encode()
 
-    def session(self, *guest: Step, api: bool = False, limit: int = 1000, numbers: Numbers | None = None) -> Session:
+    def session(
+        self, guest: Iterable[Step] = (), api: bool = False, limit: int = 1000, numbers: Numbers | None = None
+    ) -> Session:
         engine = FakeEngine(guest)
         self._monkeypatch.setattr(controller, "choose_engine", lambda name: engine)
-        self._loops.append(Loop())
         listener = listen(self.socket) if api else None
-        return Session(flags.parse([]), "fake", numbers or Numbers(1000, limit), self._loops[-1], listener)
+        self._sessions.append(Session(flags.parse([]), "fake", numbers or Numbers(1000, limit), Loop(), listener))
+        return self._sessions[-1]
 
     def close(self) -> None:
-        for loop in self._loops:
-            loop.close()
+        """Close what a session that ends with an error leaves to the end of the process."""
+        for each in self._sessions:
+            if each._server and each._server._listener.fileno() >= 0:
+                each._server.close()
+            each._resources.close()
+            each._loop.close()
 
 
 @pytest.fixture
@@ -66,10 +74,8 @@ def messages(capfd: pytest.CaptureFixture[str]) -> list[str]:
     return [line.partition("] ")[2] for line in capfd.readouterr().out.splitlines()]
 
 
-def test_a_file_makes_a_microvm_that_runs_until_its_guest_ends(
-    stage: Stage, capfd: pytest.CaptureFixture[str]
-) -> None:
-    stage.session(reset).run(stage.config(), None)
+def test_a_file_makes_a_microvm_that_runs_until_its_guest_ends(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
+    stage.session([reset]).run(stage.config(), None)
     assert messages(capfd) == [
         "Successfully started microvm that was configured from one single json",
         "Vmm is stopping.",
@@ -91,7 +97,7 @@ def test_the_process_is_called_what_clients_look_for(stage: Stage) -> None:
 )
 def test_a_guest_that_cannot_go_on_is_the_processs_error(api: bool, sentence: str, stage: Stage) -> None:
     with pytest.raises(StoppedWithError) as stop:
-        stage.session(SHUTDOWN, api=api).run(stage.config(), None)
+        stage.session([SHUTDOWN], api=api).run(stage.config(), None)
     assert (str(stop.value), stop.value.exit_code) == (sentence, 1)
 
 
@@ -110,8 +116,8 @@ def test_requests_boot_a_microvm_and_hear_how_it_went(stage: Stage) -> None:
         heard.append("started")
         machine.close()
 
-    boot_source = session.file.read_config(stage.config()).boot_source
-    running = stage.session(reset, api=True)
+    boot_source = read_config(stage.config()).boot_source
+    running = stage.session([reset], api=True)
     asking = threading.Thread(target=client)
     asking.start()
     running.run(None, None)
@@ -131,20 +137,11 @@ def test_who_connects_before_the_microvm_runs_is_answered_afterwards(stage: Stag
             heard.append(machine.get_instance_info().state)
             machine.send_ctrl_alt_del()
 
-    def end_when_pressed(bus: Bus) -> None:
-        while not bus.port_read(0x64, 1) & 1:
-            return stage_steps.insert(0, end_when_pressed)
-        return reset(bus)
+    def end_if_a_key_is_pressed(bus: Bus) -> None:
+        if bus.port_read(0x64, 1) & 1:
+            reset(bus)
 
-    stage_steps: list[Step] = [end_when_pressed]
-
-    def steps() -> Iterator[Step]:
-        while stage_steps:
-            yield stage_steps.pop(0)
-
-    running = stage.session(*(), api=True)
-    engine = FakeEngine(steps())
-    stage._monkeypatch.setattr(controller, "choose_engine", lambda name: engine)
+    running = stage.session(itertools.repeat(end_if_a_key_is_pressed), api=True)
     asking = threading.Thread(target=client)
     asking.start()
     running.run(stage.config(), None)
@@ -185,7 +182,7 @@ def test_a_file_that_makes_no_microvm_ends_the_process(
 
 
 def test_metadata_is_kept_with_a_microvm_and_without(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
-    stage.session(reset).run(stage.config(), b'{"a": 1}')
+    stage.session([reset]).run(stage.config(), b'{"a": 1}')
     waiting = stage.session()
     waiting._loop.stop()
     waiting.run(None, b'{"a": 1}')

@@ -260,9 +260,7 @@ def test_a_kernel_that_is_none_is_refused(site: Site, image: bytes, kind: str, s
         ),
     ],
 )
-def test_a_plan_that_cannot_be_carried_out_is_refused(
-    site: Site, differences: dict[str, Any], sentence: str
-) -> None:
+def test_a_plan_that_cannot_be_carried_out_is_refused(site: Site, differences: dict[str, Any], sentence: str) -> None:
     assert site.refused(**differences).startswith(sentence)
 
 
@@ -310,4 +308,3 @@ def test_the_soft_engine_too_can_be_tried_again(site: Site) -> None:
     for _ in range(2):
         assert "No such file" in site.refused(engine, serial_out_path="/nowhere/serial")
     assemble(site.plan(), engine, site.loop, STARTED, site.ended.set).close()
-

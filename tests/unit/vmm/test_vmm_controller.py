@@ -21,6 +21,7 @@ from hibana.observe.metrics_groups import METRICS
 from hibana.testing.engine import FakeEngine, Step
 from hibana.testing.fakes import FakeClock
 from hibana.vmm import controller as controller_module
+from hibana.vmm import vcpu_thread
 from hibana.vmm.controller import Circumstances, Controller
 from hibana.vmm.machine import EXIT_GENERIC, EXIT_OK
 from hibana.vmm.verbs import RULES
@@ -332,6 +333,26 @@ def test_pausing_and_resuming_shows(process: Process) -> None:
     for request, state in ((PAUSE, "Paused"), (PAUSE, "Paused"), (RESUME, "Running"), (RESUME, "Running")):
         process.done(*request)
         assert process.state == state
+
+
+def test_vcpus_that_do_not_answer_are_reported_and_change_nothing(
+    process: Process, guest: list[Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    guest.append(lambda bus: wait_for(gate))
+    process.boot()
+    with monkeypatch.context() as impatient:
+        impatient.setattr(vcpu_thread, "ANSWER_TIMEOUT_S", 0.01)
+        for request in (PAUSE, KEYS):
+            assert process.fault(*request) == "Internal VMM error: Failed to message the vCPUs."
+    gate.set()
+    assert process.state == "Running"
+    process.done(*PAUSE)
+    assert process.state == "Paused"
+
+
+def wait_for(gate: threading.Event) -> None:
+    assert gate.wait(30)
 
 
 def test_three_keys_reach_the_keyboard_until_its_buffer_is_full(process: Process) -> None:

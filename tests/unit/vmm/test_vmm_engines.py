@@ -40,9 +40,7 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, engine: str | None) -> None
         monkeypatch.setenv("HIBANA_ENGINE", engine)
 
 
-@pytest.mark.parametrize(
-    ("name", "why"), [("auto", "this build has no kvm engine yet"), ("soft", "it was asked for")]
-)
+@pytest.mark.parametrize(("name", "why"), [("auto", "this build has no kvm engine yet"), ("soft", "it was asked for")])
 def test_what_works_here_is_taken_and_the_log_says_why(
     name: str, why: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

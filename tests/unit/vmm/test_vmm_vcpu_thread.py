@@ -184,14 +184,18 @@ def test_a_question_has_an_answer_or_the_error_of_whoever_was_asked(guests: list
     assert guest.stops == []
 
 
-def test_a_thread_that_does_not_answer_is_not_waited_for_for_ever(guests: list[Guest]) -> None:
+def test_a_thread_that_does_not_answer_is_not_waited_for_for_ever(
+    guests: list[Guest], monkeypatch: pytest.MonkeyPatch
+) -> None:
     guest = Guest()
     guests.append(guest)
     gate = threading.Event()
     guest.thread.post(lambda: wait_for(gate))
     late: list[int] = []
-    with pytest.raises(VcpusDoNotAnswer, match=r"^Failed to message the vCPUs\.$"):
-        guest.thread.ask(lambda: late.append(1), timeout_s=0.01)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(vcpu_thread, "ANSWER_TIMEOUT_S", 0.01)
+        with pytest.raises(VcpusDoNotAnswer, match=r"^Failed to message the vCPUs\.$"):
+            guest.thread.ask(lambda: late.append(1))
     gate.set()
     assert guest.thread.ask(lambda: 2) == 2
     assert late == [1]
@@ -340,4 +344,4 @@ def test_no_kick_is_lost_between_the_last_look_at_the_tasks_and_the_guest(guests
     guests.append(guest)
     guest.thread.resume()
     for number in range(2000):
-        assert guest.thread.ask(lambda number=number: number, PATIENCE_S) == number  # type: ignore[misc]
+        assert guest.thread.ask(lambda number=number: number) == number  # type: ignore[misc]
