@@ -308,9 +308,7 @@ class InvalidMemorySize(VmmError):
 
 
 class InvalidVcpuCount(VmmError):
-    text = (
-        "The number of vCPUs must be greater than 0, less than 32 and must be 1 or an even number if SMT is enabled."
-    )
+    text = "The number of vCPUs must be greater than 0, less than 32 and must be 1 or an even number if SMT is enabled."
 
 
 class SmallerThanBalloon(VmmError):
@@ -774,9 +772,7 @@ class FlushMetricsError(VmmError):
 
 
 class SaveStateWhileRunning(VmmError):
-    text = (
-        "Cannot save the microVM state: Operation not allowed: save/restore unavailable while running"
-    )
+    text = "Cannot save the microVM state: Operation not allowed: save/restore unavailable while running"
 
 
 class NoSnapshots(VmmError):

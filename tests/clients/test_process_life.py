@@ -198,8 +198,6 @@ def test_everything_but_the_guest_works_while_it_is_paused(start: Start) -> None
     vmm.patch("/vm", {"state": "Paused"})
     vmm.put("/actions", FLUSH_METRICS)
     assert (vmm.folder / "metrics").read_text().count("\n") == 2
-    vmm.put("/mmds", {"a": 1})
-    assert vmm.get("/mmds") == {"a": 1}
     assert vmm.get("/machine-config")["mem_size_mib"] == 128
     vmm.put("/actions", SEND_CTRL_ALT_DEL)
 

@@ -351,7 +351,8 @@ def test_metadata_from_a_file_is_there_from_the_beginning(start: Start, tmp_path
 def test_metadata_goes_with_a_configuration_file_too(start: Start, tmp_path: Path) -> None:
     (tmp_path / "metadata").write_text('{"latest": 1}')
     vmm = start("--metadata", "metadata", guest=say("!") + HALT)
-    assert vmm.get("/mmds") == {"latest": 1}
+    vmm.wait_for("!")
+    assert "Successfully added metadata to mmds from file" in vmm.messages
 
 
 def test_metadata_that_is_no_json_is_a_panic(start: Start, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ class Server:
         self._handle = handle
         self._max_payload = max_payload
         self._connections: set[_Connection] = set()
+        self._accepting = False
 
     def start(self) -> None:
         """Begin to answer; what clients sent since the socket exists is answered first."""
@@ -70,13 +71,15 @@ class Server:
 
     def close(self) -> None:
         """Write out what clients will take at once, and hang up. The socket file stays, as the reference leaves it."""
-        self._loop.forget(self._listener.fileno())
+        if self._accepting:
+            self._loop.forget(self._listener.fileno())
         self._listener.close()
         for connection in list(self._connections):
             connection.flush()
             connection.close()
 
     def _accept_again(self) -> None:
+        self._accepting = True
         self._loop.watch(self._listener.fileno(), self._accept)
 
     def _accept(self) -> None:
@@ -87,6 +90,7 @@ class Server:
         except OSError as error:
             # Out of descriptors: the client stays in the backlog, and would wake the loop again and again.
             log.error_limited(f"Cannot accept an API connection: {os_text(error)}")
+            self._accepting = False
             self._loop.forget(self._listener.fileno())
             self._loop.after(_ACCEPT_AGAIN_S, self._accept_again)
             return

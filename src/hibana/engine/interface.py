@@ -106,5 +106,3 @@ class Engine(Protocol):
 
         Registers itself as `memory.on_write`. Raises EngineError.
         """
-
-

@@ -3,9 +3,10 @@
 Not started → running ⇄ paused. The microVM ends with the process: there is no way back (api.md §4.1).
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hibana.bus.loop import Loop
+from hibana.config.cpu import CustomCpuTemplate
 from hibana.config.resources import Resources
 from hibana.config.snapshot import LoadSnapshotConfig
 from hibana.devices import boot_timer
@@ -18,6 +19,8 @@ from hibana.vmm.machine import EXIT_OK, Machine
 from hibana.vmm.preboot import PreBoot
 from hibana.vmm.running import Running
 from hibana.vmm.verbs import Call, perform
+
+_CHANGES_NOTHING: Final = CustomCpuTemplate()
 
 
 class Circumstances(NamedTuple):
@@ -89,7 +92,8 @@ class Controller:
             vcpu_count=machine.vcpu_count,
             mem_size_mib=machine.mem_size_mib,
             huge_pages=machine.huge_pages,
-            has_cpu_template=bool(machine.cpu_template or self._resources.cpu_template),
+            has_cpu_template=bool(machine.cpu_template)
+            or (self._resources.cpu_template or _CHANGES_NOTHING) != _CHANGES_NOTHING,
             kernel_fd=source.kernel_fd,
             initrd_fd=source.initrd_fd,
             boot_args=source.boot_args,

@@ -24,6 +24,7 @@ from hibana.errors import (
     FlushMetricsError,
     I8042BufferFull,
     I8042Error,
+    MmdsNotInitialized,
     NoSnapshots,
     PciNotEnabled,
     SaveStateWhileRunning,
@@ -90,13 +91,19 @@ class Running:
     # --- metadata ---------------------------------------------------------------------------------------------------
 
     def get_mmds(self) -> Raw:
-        return Raw(self._store.render())
+        return Raw(self._metadata().render())
 
     def put_mmds(self, value: Any) -> None:
-        self._store.put(value)
+        self._metadata().put(value)
 
     def patch_mmds(self, patch: Any) -> None:
-        self._store.patch(patch)
+        self._metadata().patch(patch)
+
+    def _metadata(self) -> Store:
+        """Give the store, if any interface offers it to the guest. Raises MmdsNotInitialized."""
+        if self._resources.mmds is None:
+            raise MmdsNotInitialized
+        return self._store
 
     # --- devices: a microVM of this build has none that can be asked for by name --------------------------------------
 

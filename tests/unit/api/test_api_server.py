@@ -247,6 +247,20 @@ def test_the_server_survives_running_out_of_descriptors(stage: Stage, capfd: pyt
     client.close()
 
 
+def test_a_server_without_descriptors_can_be_closed(tmp_path: os.PathLike[str]) -> None:
+    stage = Stage(os.path.join(tmp_path, "poor.sock"))
+    with socket.socket(socket.AF_UNIX) as client:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, limits[1]))
+        try:
+            client.connect(stage.path)
+            stage.turn()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        stage.server.close()
+    stage.loop.close()
+
+
 def test_closing_hands_over_what_is_written_and_leaves_the_socket_file(tmp_path: os.PathLike[str]) -> None:
     stage = Stage(os.path.join(tmp_path, "close.sock"))
     client = stage.connect()

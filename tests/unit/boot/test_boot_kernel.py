@@ -245,7 +245,10 @@ BAD_BZIMAGES = {
     "payload nowhere": (bzimage(b"", payload_offset=0xFFFFFFFF), UNREADABLE),
     "payload across the end": (bzimage(b"xyz", payload_length=4), UNREADABLE),
     "payload cut short": (bzimage(COMPRESSIONS["xz"](KERNEL)[:5000]), UNREADABLE + ": cut short"),
-    "kernel inside cut short": (bzimage(COMPRESSIONS["gzip"](KERNEL[:-1])), BZIMAGE_LOADER + "Unable to read kernel image"),
+    "kernel inside cut short": (
+        bzimage(COMPRESSIONS["gzip"](KERNEL[:-1])),
+        BZIMAGE_LOADER + "Unable to read kernel image",
+    ),
     "kernel inside without headers": (
         bzimage(COMPRESSIONS["gzip"](elf_header(ENTRY, 9))),
         BZIMAGE_LOADER + "Unable to read program header",

@@ -292,6 +292,12 @@ def test_a_start_that_failed_can_be_tried_again(
     assert process.state == "Running"
 
 
+def test_a_cpu_template_that_changes_nothing_suits_every_engine(process: Process) -> None:
+    process.configure()
+    process.done("PUT", "/cpu-config", {})
+    process.done(*START)
+
+
 def test_a_host_without_room_for_a_thread_can_be_asked_again(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")

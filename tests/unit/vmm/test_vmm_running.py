@@ -116,6 +116,11 @@ def test_nothing_is_plugged_or_unplugged_without_pci(method: str, path: str, bod
     assert process.fault(method, path, body) == "PCI is not enabled"
 
 
+@pytest.mark.parametrize(("method", "body"), [("GET", None), ("PUT", {"a": 1}), ("PATCH", {"a": 1})])
+def test_there_is_no_metadata_where_no_interface_offers_it(method: str, body: object, process: Process) -> None:
+    assert process.fault(method, "/mmds", body) == "MMDS error: The MMDS data store is not initialized."
+
+
 def test_patching_nothing_of_a_pmem_device_always_succeeds(process: Process) -> None:
     assert process.ask("PATCH", "/pmem/nobody", {"id": "nobody"}) == Response(204)
 
