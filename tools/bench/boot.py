@@ -23,8 +23,8 @@ _CONTENDERS: Final[tuple[Contender, ...]] = (Soft(), Qemu())
 # The VMM's own milestones in its log, and the phase that ends there.
 _OUR_MILESTONES: Final[Mapping[str, str]] = {
     "Running Firecracker": "Python, first imports",
-    "event_start: build microvm for boot": "configuration",
-    "event_end: build microvm for boot": "imports, memory, kernel, engine",
+    "event_start: build microvm for boot": "other imports, configuration",
+    "event_end: build microvm for boot": "memory, kernel, engine",
     "event_end: boot microvm": "start",
 }
 

@@ -54,7 +54,7 @@ class Soft:
         }
         machine = {"vcpu_count": 1, "mem_size_mib": MEM_MIB}
         config = folder / "vm.json"
-        config.write_text(json.dumps({"boot-source": source, "machine-config": machine}))
+        config.write_text(json.dumps({"boot-source": source, "drives": [], "machine-config": machine}))
         log = ("--log-path", str(folder / "log"), "--level", "Debug")
         return [str(places.FIRECRACKER), "--no-api", "--config-file", str(config), "--engine", "soft", *log]
 

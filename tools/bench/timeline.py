@@ -8,8 +8,7 @@ from typing import IO, Final, NamedTuple
 
 # What the kernel prints on its way, in this order, on every machine of ours; the phase that ends there.
 KERNEL_MILESTONES: Final[Mapping[str, str]] = {
-    "Linux version": "first word of the kernel",
-    "Memory: ": "memory map, paging",
+    "Linux version": "start, early kernel",  # said when the console opens, with all that was said before
     "smpboot: Total of": "clock, CPUs",
     "clocksource: Switched to": "subsystems",
     "Freeing initrd memory": "initramfs unpacked",

@@ -8,8 +8,8 @@ from tools.dev import places
 from tools.dev.say import Step
 
 _CHECKS: Final = {
-    "formatting": ("ruff", "format", "--check", "--quiet", "--diff"),
-    "lint": ("ruff", "check", "--quiet"),
+    "formatting": ("ruff", "format", "--check", "--quiet", "--diff", *places.PYTHON_FOLDERS),
+    "lint": ("ruff", "check", "--quiet", *places.PYTHON_FOLDERS),
     "types": ("mypy", "--no-error-summary"),
 }
 

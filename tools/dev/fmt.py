@@ -9,5 +9,6 @@ from tools.dev import places
 def main(arguments: Sequence[str]) -> int:
     """Run ruff over the tree, or over the given paths."""
     ruff = str(places.VENV / "bin/ruff")
-    mended = subprocess.run([ruff, "check", "--fix", *arguments], check=False, cwd=places.ROOT).returncode
-    return subprocess.run([ruff, "format", *arguments], check=False, cwd=places.ROOT).returncode or mended
+    paths = arguments or places.PYTHON_FOLDERS
+    mended = subprocess.run([ruff, "check", "--fix", *paths], check=False, cwd=places.ROOT).returncode
+    return subprocess.run([ruff, "format", *paths], check=False, cwd=places.ROOT).returncode or mended

@@ -11,4 +11,5 @@ GUEST: Final = BUILD / "guest"
 VENV: Final = BUILD / "venv"
 RUNTIME: Final = BUILD / "runtime"
 SOURCE: Final = ROOT / "src"
+PYTHON_FOLDERS: Final = ("src", "tests", "tools")
 FIRECRACKER: Final = BIN / "firecracker"

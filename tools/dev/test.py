@@ -4,6 +4,7 @@ The last lines name every test that was skipped, with the reason.
 """
 
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 
@@ -15,8 +16,16 @@ def main(arguments: Sequence[str]) -> int:
     system.need("as", "curl")
     build.ensure()
     guest.ensure()
+    _hear_signals_again()
     style = 0 if arguments else checkstyle.main([])
     workers = ("-n", str(min(2, os.cpu_count() or 1)), "--dist", "worksteal")
     pytest = [str(places.VENV / "bin/python"), "-m", "pytest", "-q", "-ra", *workers]
     tests = subprocess.run([*pytest, *arguments], check=False, cwd=places.ROOT).returncode
     return style or tests
+
+
+def _hear_signals_again() -> None:
+    """Undo what `nohup` and a shell's `&` do to everything started by them: some tests are about these signals."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)

@@ -18,6 +18,7 @@ from hibana.errors import (
     StoppedWithError,
     VmmError,
 )
+from hibana.host.tap import open_tap
 from hibana.observe import log, metrics
 from hibana.vmm.controller import Circumstances, Controller
 from hibana.vmm.engines import wanted_engine
@@ -29,7 +30,7 @@ class Session:
     def __init__(self, options: Options, numbers: Numbers, loop: Loop, listener: RawSocket | None) -> None:
         """Put the parts together and begin to listen; nothing is answered before `run`. Raises UnknownEngine."""
         circumstances = Circumstances(wanted_engine(options.engine), options.boot_timer)
-        self._resources = Resources()
+        self._resources = Resources(open_tap)
         self._store = Store(numbers.mmds_size_limit)
         self._loop = loop
         self._controller = Controller(circumstances, self._resources, self._store, self._loop)

@@ -12,7 +12,6 @@ from hibana.devices import boot_timer
 from hibana.devices.mmds.store import Store
 from hibana.errors import LoadSnapshotNotHere, NoKernelConfigured
 from hibana.observe import log, metrics
-from hibana.vmm.assemble import Blueprint, assemble
 from hibana.vmm.engines import choose_engine
 from hibana.vmm.machine import EXIT_OK, Machine
 from hibana.vmm.preboot import PreBoot
@@ -50,6 +49,8 @@ class Controller:
     def start(self) -> None:
         """Make a running microVM of what the notebook says (InstanceStart). Raises the inner sentence."""
         started = boot_timer.now()
+        from hibana.vmm.assemble import Blueprint, assemble  # not before: it brings every device, and the boot code
+
         source = self._resources.boot_source
         if source is None:
             raise NoKernelConfigured
@@ -66,6 +67,9 @@ class Controller:
             boot_args=source.boot_args,
             serial_out_path=self._resources.serial.serial_out_path,
             boot_timer=self._circumstances.boot_timer,
+            drives=self._resources.drives,
+            interfaces=self._resources.nets,
+            entropy=self._resources.entropy,
         )
         engine = choose_engine(self._circumstances.engine)
         machine = assemble(plan, engine, self._loop, started, self._guest_ended)
