@@ -381,8 +381,62 @@ class VirtioDriveError(VmmError):
     text = "Virtio backend error: {cause}"
 
 
+class BlockDeviceError(VmmError):
+    """What a drive of a running microVM says."""
+
+    text = "Block: {cause}"
+
+
+class WrongDriveBackend(VmmError):
+    text = "Running method expected different backend."
+
+
 class BackingFileError(VmmError):
     text = "Error manipulating the backing file: {cause} {path}"
+
+
+class IoEngineError(VmmError):
+    text = "Error coming from the IO engine: {cause}"
+
+
+class AsyncEngineError(VmmError):
+    text = "Async error: {cause}"
+
+
+class IoUringError(VmmError):
+    text = "IoUring: {cause}"
+
+
+class IoUringSetupError(VmmError):
+    text = "Error calling io_uring_setup: {cause}"
+
+
+class IoUringProbeError(VmmError):
+    text = "Error probing the io_uring subsystem: {cause}"
+
+
+class MissingIoUringFeature(VmmError):
+    text = "Required feature is not supported on the host kernel: {feature}"
+
+
+class MissingIoUringOperation(VmmError):
+    text = "Required operation is not supported on the host kernel: {operation}"
+
+
+class IoUringRestrictionsError(VmmError):
+    text = "Could not register restrictions: {cause}"
+
+
+class IoUringEventFdError(VmmError):
+    text = "Could not register eventfd: {cause}"
+
+
+class IoUringFileError(VmmError):
+    text = "Could not register file: {cause}"
+
+
+class IoUringEnableError(VmmError):
+    text = "Could not enable the ring: {cause}"
 
 
 # --- devices: network interfaces --------------------------------------------------------------------------------------
@@ -404,8 +458,31 @@ class TapOpenError(VmmError):
     text = "Open tap device failed: {cause}"
 
 
+class TunUnavailable(VmmError):
+    text = "Couldn't open /dev/net/tun: {cause}"
+
+
 class InvalidTapName(VmmError):
     text = "Invalid interface name"
+
+
+class CreateTapError(VmmError):
+    text = (
+        "Error while creating ifreq structure: {cause}. Invalid TUN/TAP Backend provided by {name}. Check our"
+        " documentation on setting up the network devices."
+    )
+
+
+class TapHeaderError(VmmError):
+    text = "Setting vnet header size failed: {cause}"
+
+
+class TapHeaderSizeError(VmmError):
+    text = "Error while setting size of the vnet header: {cause}"
+
+
+class TapOffloadError(VmmError):
+    text = "Error while setting the offload flags: {cause}"
 
 
 class InvalidMtu(VmmError):
@@ -726,6 +803,18 @@ class AttachDeviceError(VmmError):
     text = "Could not attach device: {cause}"
 
 
+class MmioTransportError(VmmError):
+    text = "MMIO transport error: {cause}"
+
+
+class MmioResourceError(VmmError):
+    text = "Failed to allocate requested resource: {cause}"
+
+
+class MmioCmdlineError(VmmError):
+    text = "Failed to allocate requested resourc: {cause}"  # as the reference spells it
+
+
 class EngineError(VmmError):
     """The engine cannot make or run a virtual machine here; the sentence says why and what to do."""
 
@@ -749,15 +838,12 @@ class DeviceNotFound(VmmError):
     text = "Failed perform action on device: Device not found"
 
 
-class DeviceNotFoundToPatch(VmmError):
-    text = (
-        "Unable to patch the block device: Failed perform action on device: Device not found"
-        " Please verify the request arguments."
-    )
+class PatchDriveError(VmmError):
+    text = "Unable to patch the block device: {cause} Please verify the request arguments."
 
 
-class DeviceNotFoundToPatchNet(VmmError):
-    text = "Unable to update the net device: Failed perform action on device: Device not found"
+class PatchNetError(VmmError):
+    text = "Unable to update the net device: {cause}"
 
 
 class DeviceNotFoundToPatchPmem(VmmError):

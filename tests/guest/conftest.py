@@ -12,7 +12,7 @@ from tools.dev import places
 
 
 class Boot(Protocol):
-    """`boot(kernel=…, initrd=…, vcpus=…, mem=…, cmdline=…, shell=…)`."""
+    """`boot(kernel=…, initrd=…, vcpus=…, mem=…, cmdline=…, shell=…, prepare=…)`."""
 
     def __call__(self, **wanted: Any) -> MicroVm: ...
 

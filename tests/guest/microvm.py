@@ -2,6 +2,7 @@
 
 import secrets
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,10 @@ stty -echo -opost
 printf '\\036listening\\n'
 setsid -c sh /dev/ttyS0 <>/dev/ttyS0 >&0 2>&1
 """
+
+
+def _nothing(_api: Machine) -> None:
+    """Leave the machine without devices."""
 
 
 class MicroVm:
@@ -80,14 +85,19 @@ def start(
     mem: int = 256,
     cmdline: str = "",
     shell: bool = True,
+    prepare: Callable[[Machine], None] = _nothing,
 ) -> MicroVm:
-    """Boot a microVM; with `shell` wait until `run` works, without it the guest does what its /init does."""
+    """Boot a microVM; with `shell` wait until `run` works, without it the guest does what its /init does.
+
+    `prepare` may ask the API for devices before the start.
+    """
     image = places.GUEST / initrd
     if shell:
         image = folder / "initrd.cpio"
         image.write_bytes((places.GUEST / initrd).read_bytes() + _shell_archive())
     vm = MicroVm(Firecracker(places.FIRECRACKER, folder, "--engine", engine))
     try:
+        prepare(vm.api)
         vm.vmm.boot(Wanted(places.GUEST / kernel, image, f"{CMDLINE} {cmdline}".strip(), vcpus, mem))
         if shell:
             vm.wait_for("\036listening\n")

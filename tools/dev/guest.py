@@ -1,16 +1,18 @@
 """`guest`: build everything below build/guest, or nothing when it is there and up to date.
 
-An artefact is out of date when its recipe (the files of tools/guest and the kernel unpacker) has changed. `--update`
-also asks Debian for newer packages. packages.json says what the artefacts were made of.
+There are two products: kernel and initramfs images, which nearly every command needs, and the root file system, which
+is large and made when somebody asks for it. A product is out of date when its recipe (files of tools/guest, and the
+kernel unpacker) has changed. `--update` also asks Debian for newer packages. A product's record, a JSON file beside
+it, says what it was made of.
 """
 
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import hibana.boot.unpack
 from tools.dev import places
@@ -19,83 +21,91 @@ from tools.guest import cpio
 from tools.guest.debian import Archive, DebianError
 from tools.guest.initramfs import SCRIPT_FILES, script_image, shell_image
 from tools.guest.kernel import read_kernel
+from tools.guest.rootfs import PACKAGES, make_rootfs
 
 _KERNEL: Final = "linux-image-cloud-amd64"
-_ARTEFACTS: Final = ("bzImage", "vmlinux", "config", "initrd.cpio", "script.cpio")
-_RECORD: Final = places.GUEST / "packages.json"
+_FOLDER: Final = Path(cpio.__file__).parent
+
+Packages = dict[str, Path]
+"""Package files by package name."""
+
+
+class Product(NamedTuple):
+    """Artefacts that are made together."""
+
+    record: str
+    artefacts: Sequence[str]
+    recipe: Sequence[str]
+    """Files of tools/guest."""
+    choose: Callable[[Archive], Sequence[str]]
+    """Names the packages it is made of, with today's index."""
+    make: Callable[[Packages], None]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Build, and list what there is."""
     if unknown := set(arguments) - {"--update"}:
         raise Failure(f"guest: unknown argument {unknown.pop()!r}; there is only --update")
-    ensure(update="--update" in arguments)
-    for name in _ARTEFACTS:
-        path = places.GUEST / name
-        print(f"{path.stat().st_size / 2**20:7.1f} MiB  {path.relative_to(places.ROOT)}")
+    for product in PRODUCTS:
+        _bring_up_to_date(product, update="--update" in arguments)
+        for name in product.artefacts:
+            path = places.GUEST / name
+            print(f"{path.stat().st_blocks / 2**11:7.1f} MiB  {path.relative_to(places.ROOT)}")
     return 0
 
 
-def ensure(update: bool = False) -> None:
-    """Bring build/guest up to date."""
+def ensure() -> None:
+    """Bring kernel and initramfs images up to date."""
+    _bring_up_to_date(KERNEL_AND_INITRAMFS)
+
+
+def ensure_rootfs() -> None:
+    """Bring the root file system up to date."""
+    _bring_up_to_date(ROOTFS)
+
+
+def _bring_up_to_date(product: Product, update: bool = False) -> None:
     places.GUEST.mkdir(parents=True, exist_ok=True)
     with open(places.GUEST / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        recipe = _recipe_hash()
-        if update or not _up_to_date(recipe):
-            try:
-                _build(recipe, _packages(update))
-            except DebianError as error:
-                raise Failure(str(error)) from error
+        record = _read_record(product)
+        recipe = _recipe_hash(product)
+        complete = all((places.GUEST / name).exists() for name in product.artefacts)
+        if not update and complete and record.get("recipe") == recipe:
+            return
+        try:
+            debs = _packages(product, {} if update else record.get("packages", {}))
+            product.make(debs)
+        except DebianError as error:
+            raise Failure(str(error)) from error
+        made_of = {name: path.name for name, path in sorted(debs.items())}
+        _write(product.record, json.dumps({"recipe": recipe, "packages": made_of}, indent=2).encode() + b"\n")
 
 
-def _build(recipe: str, debs: dict[str, Path]) -> None:
-    with Step("guest kernel: unpacking"):
-        kernel = read_kernel(next(path for name, path in debs.items() if name.startswith("linux-image")))
-        _write("bzImage", kernel.bzimage)
-        _write("vmlinux", kernel.vmlinux)
-        _write("config", kernel.config)
-    with Step("guest initramfs images: packing"):
-        _write("initrd.cpio", shell_image(debs["busybox-static"]).to_bytes())
-        _write("script.cpio", script_image(debs).to_bytes())
-    record = {"recipe": recipe, "packages": {name: path.name for name, path in sorted(debs.items())}}
-    _write(_RECORD.name, json.dumps(record, indent=2).encode() + b"\n")
-
-
-def _packages(update: bool) -> dict[str, Path]:
+def _packages(product: Product, known: dict[str, str]) -> Packages:
     """Find the packages of the last build, or fetch today's."""
-    if not update and (known := _recorded_packages()):
-        return known
+    debs = {name: places.BUILD / "apt" / "debs" / deb for name, deb in known.items()}
+    if debs and all(deb.exists() for deb in debs.values()):
+        return debs
     archive = Archive(places.BUILD / "apt")
     with Step("Debian's package index: fetching"):
         archive.refresh()
-    with Step("guest packages: downloading"):
-        kernel = archive.dependency(_KERNEL, "linux-image-")
-        return archive.download([kernel, "busybox-static", *SCRIPT_FILES])
+        names = product.choose(archive)
+    with Step(f"{len(names)} guest packages: downloading"):
+        return archive.download(names)
 
 
-def _recorded_packages() -> dict[str, Path]:
-    names: dict[str, str] = _record().get("packages", {})
-    debs = {name: places.BUILD / "apt" / "debs" / deb for name, deb in names.items()}
-    complete = {"busybox-static", *SCRIPT_FILES} <= debs.keys() and all(deb.exists() for deb in debs.values())
-    return debs if complete else {}
-
-
-def _up_to_date(recipe: str) -> bool:
-    return _record().get("recipe") == recipe and all((places.GUEST / name).exists() for name in _ARTEFACTS)
-
-
-def _record() -> dict[str, Any]:
+def _read_record(product: Product) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(_RECORD.read_bytes())
+        record: dict[str, Any] = json.loads((places.GUEST / product.record).read_bytes())
     except (OSError, ValueError):
         return {}
     return record
 
 
-def _recipe_hash() -> str:
+def _recipe_hash(product: Product) -> str:
     digest = hashlib.sha256()
-    for path in [*sorted(Path(cpio.__file__).parent.glob("*.*")), Path(hibana.boot.unpack.__file__), Path(__file__)]:
+    for path in (*(_FOLDER / name for name in product.recipe), Path(hibana.boot.unpack.__file__), Path(__file__)):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
@@ -105,3 +115,45 @@ def _write(name: str, content: bytes) -> None:
     scratch = places.GUEST / f".{name}"
     scratch.write_bytes(content)
     os.replace(scratch, places.GUEST / name)
+
+
+def _choose_kernel(archive: Archive) -> Sequence[str]:
+    return [archive.dependency(_KERNEL, "linux-image-"), "busybox-static", *SCRIPT_FILES]
+
+
+def _make_kernel_and_initramfs(debs: Packages) -> None:
+    with Step("guest kernel: unpacking"):
+        kernel = read_kernel(next(path for name, path in debs.items() if name.startswith("linux-image")))
+        _write("bzImage", kernel.bzimage)
+        _write("vmlinux", kernel.vmlinux)
+        _write("config", kernel.config)
+    with Step("guest initramfs images: packing"):
+        _write("initrd.cpio", shell_image(debs["busybox-static"], kernel.modules).to_bytes())
+        _write("script.cpio", script_image(debs, kernel.modules).to_bytes())
+
+
+def _make_rootfs(debs: Packages) -> None:
+    scratch = places.GUEST / ".rootfs.ext4"
+    with Step(f"guest root file system: unpacking {len(debs)} packages"):
+        make_rootfs(debs, scratch)
+    os.replace(scratch, places.GUEST / "rootfs.ext4")
+
+
+KERNEL_AND_INITRAMFS: Final = Product(
+    "packages.json",
+    ("bzImage", "vmlinux", "config", "initrd.cpio", "script.cpio"),
+    (
+        *("cpio.py", "debian.py", "kernel.py", "modules.py", "initramfs.py", "python.py"),
+        *("init.sh", "phases.sh", "workload.py", "workload.pl"),
+    ),
+    _choose_kernel,
+    _make_kernel_and_initramfs,
+)
+ROOTFS: Final = Product(
+    "rootfs.json",
+    ("rootfs.ext4",),
+    ("debian.py", "ext4.py", "python.py", "rootfs.py", "rootfs_init.sh", "tree.py"),
+    lambda archive: archive.closure(PACKAGES),
+    _make_rootfs,
+)
+PRODUCTS: Final = (KERNEL_AND_INITRAMFS, ROOTFS)

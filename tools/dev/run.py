@@ -1,13 +1,15 @@
-"""`run [--engine E] [--vcpus N] [--mem MIB] [--verbose] [-- CMD…]`: boot a microVM, for a shell or for one command.
+"""`run [--engine E] [--vcpus N] [--mem MIB] [--rootfs] [--net] [--verbose] [-- CMD…]`: boot a microVM.
 
 On a terminal and without CMD: a shell in the guest. Otherwise CMD runs there, or a short report; then the guest powers
-off and CMD's exit code is ours.
+off and CMD's exit code is ours. Without `--rootfs` the guest is busybox in memory; with it, Debian on a drive, of which
+each microVM gets a copy of its own. `--net` gives it a network card, and needs root.
 """
 
 import argparse
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -15,10 +17,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from hibana.config.net import NetworkInterfaceConfig
 from hibana.sdk.machine import ApiError
 from tools.dev import build, guest, places
 from tools.dev.say import Failure, say
+from tools.microvm.drive import copy_on_write
 from tools.microvm.job import REPORT, SHELL, Job, Output, Terminal
+from tools.microvm.network import Network, NetworkError
 from tools.microvm.process import CMDLINE, Firecracker, VmmDied, Wanted
 from tools.microvm.relay import Left, RawTerminal, relay
 
@@ -29,18 +34,37 @@ def main(arguments: Sequence[str]) -> int:
     options = _parse(own)
     build.ensure()
     guest.ensure()
+    if options.rootfs:
+        guest.ensure_rootfs()
+    signal.signal(signal.SIGTERM, _terminate)
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     report = not command and not on_terminal
     terminal = Terminal(os.environ.get("TERM", "linux"), *reversed(shutil.get_terminal_size())) if on_terminal else None
     job = Job(command or (["sh", "-c", REPORT] if report else SHELL), terminal)
-    with tempfile.TemporaryDirectory(prefix="hibana-run-") as folder:
-        return _run(job, options, Path(folder), on_terminal, report)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hibana-run-")))
+        wanted = _wanted(options, job.initrd(places.GUEST / "initrd.cpio", folder), stack)
+        return _run(job, options, wanted, folder, on_terminal, report)
 
 
-def _run(job: Job, options: argparse.Namespace, folder: Path, on_terminal: bool, report: bool) -> int:
-    initrd = job.initrd(places.GUEST / "initrd.cpio", folder)
+def _wanted(options: argparse.Namespace, initrd: Path, stack: ExitStack) -> Wanted:
+    """Make what the microVM needs of the host; it goes with `stack`."""
     cmdline = CMDLINE if options.verbose else f"{CMDLINE} quiet"
-    wanted = Wanted(places.GUEST / "vmlinux", initrd, cmdline, options.vcpus, options.mem)
+    rootfs = stack.enter_context(copy_on_write(places.GUEST / "rootfs.ext4")) if options.rootfs else None
+    interface = None
+    if options.net:
+        try:
+            network = stack.enter_context(Network())
+        except NetworkError as error:
+            raise Failure(f"--net: {error}") from error
+        for note in network.notes:
+            say(f"devtool: --net: {note}")
+        interface = NetworkInterfaceConfig("eth0", network.tap, network.guest_mac)
+        cmdline = f"{cmdline} {network.cmdline}"
+    return Wanted(places.GUEST / "vmlinux", initrd, cmdline, options.vcpus, options.mem, rootfs, interface)
+
+
+def _run(job: Job, options: argparse.Namespace, wanted: Wanted, folder: Path, on_terminal: bool, report: bool) -> int:
     output = Output(job.word)
     with ExitStack() as stack:
         vmm = Firecracker(places.FIRECRACKER, folder, *(("--engine", options.engine) if options.engine else ()))
@@ -75,8 +99,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--engine", choices=("auto", "kvm", "soft"))
     parser.add_argument("--vcpus", type=int, default=1, metavar="N")
     parser.add_argument("--mem", type=int, default=512, metavar="MIB")
+    parser.add_argument("--rootfs", action="store_true", help="Debian on a drive instead of busybox in memory")
+    parser.add_argument("--net", action="store_true", help="a network card; needs root")
     parser.add_argument("--verbose", action="store_true", help="show the kernel's own messages too")
     return parser.parse_args(arguments)
+
+
+def _terminate(*_: object) -> None:
+    """Leave in order: nothing of ours may stay on the host."""
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _engine(log: Path) -> str:

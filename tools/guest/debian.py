@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 
 class DebianError(Exception):
@@ -35,6 +36,13 @@ class Archive:
             if kind == "Depends" and name.startswith(prefix):
                 return name
         raise DebianError(f"{package} depends on no {prefix}*: does this host use Debian's sources?")
+
+    def closure(self, wanted: Sequence[str]) -> list[str]:
+        """List the packages that make up a system of its own in which `wanted` are installed."""
+        nothing_installed = "Dir::State::status=/dev/null"
+        install = ("install", "--print-uris", "--yes", "--no-install-recommends")
+        listing = self._apt("apt-get", "-o", nothing_installed, *install, *wanted)
+        return [line.split()[1].partition("_")[0] for line in listing.splitlines() if line.startswith("'")]
 
     def download(self, packages: Sequence[str]) -> dict[str, Path]:
         """Fetch the newest version of each package, checked against the signed index; return the .deb files."""
@@ -64,9 +72,9 @@ class Archive:
         return done.stdout
 
 
-def members(deb: Path) -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
-    """Yield every member of a package's file tree: absolute path, tar header, content."""
-    unpacker = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE)
+def members(deb: Path, part: Literal["fsys", "ctrl"] = "fsys") -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
+    """Yield every member of a package's file tree, or of its control files: absolute path, tar header, content."""
+    unpacker = subprocess.Popen(["dpkg-deb", f"--{part}-tarfile", str(deb)], stdout=subprocess.PIPE)
     with unpacker, tarfile.open(fileobj=unpacker.stdout, mode="r|") as tar:
         for member in tar:
             stream = tar.extractfile(member) if member.isreg() else None

@@ -1,4 +1,4 @@
-"""The two initramfs images: a busybox shell, and the same with Python and Perl for the benchmarks and guest tests."""
+"""The two initramfs images: busybox and drivers, and the same with Python and Perl for benchmarks and guest tests."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ from typing import Final
 
 from tools.guest.cpio import Archive
 from tools.guest.debian import members
+from tools.guest.python import LIBRARY, compile_library
 
 _HERE: Final = Path(__file__).parent
 
@@ -43,10 +44,10 @@ _PERL_UNICODE: Final = "/usr/lib/x86_64-linux-gnu/perl-base/unicore/*"
 _PYTHON_EXTENSIONS: Final = ("_contextvars", "_decimal", "_json", "_queue", "_typing", "mmap", "resource", "termios")
 
 
-def shell_image(busybox_deb: Path) -> Archive:
-    """Build the small image: busybox, our /init, a console."""
+def shell_image(busybox_deb: Path, modules: Mapping[str, bytes]) -> Archive:
+    """Build the small image: busybox, our /init, a console, the kernel's drivers."""
     archive = Archive()
-    for folder in ("dev", "proc", "sys", "tmp", "usr/bin"):
+    for folder in ("dev", "etc", "mnt", "proc", "sys", "tmp", "usr/bin"):
         archive.directory(folder)
     archive.character_device("dev/console", 5, 1)
     archive.file("init", (_HERE / "init.sh").read_bytes(), 0o755)
@@ -54,12 +55,14 @@ def shell_image(busybox_deb: Path) -> Archive:
     archive.file("bin/busybox", busybox, 0o755)
     for applet in _applets(busybox):
         archive.symlink(f"bin/{applet}", "busybox")
+    for path, content in modules.items():
+        archive.file(path, content)
     return archive
 
 
-def script_image(debs: Mapping[str, Path]) -> Archive:
+def script_image(debs: Mapping[str, Path], modules: Mapping[str, bytes]) -> Archive:
     """Build the large image: the small one, Python, Perl and the benchmark's script."""
-    archive = shell_image(debs["busybox-static"])
+    archive = shell_image(debs["busybox-static"], modules)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         for package, patterns in SCRIPT_FILES.items():
@@ -113,15 +116,9 @@ def _inside(member: tarfile.TarInfo, path: str) -> str:
 
 
 def _compile_python(tree: Path) -> None:
-    """Replace sources by bytecode, with the guest's own interpreter, so that its start costs no guest cycles."""
-    library = tree / "usr/lib/python3.11"
-    loader = [str(tree / "lib64/ld-linux-x86-64.so.2"), "--library-path", str(tree / "lib/x86_64-linux-gnu")]
-    python = [*loader, str(tree / "usr/bin/python3.11"), "-P", "-S", "-m", "compileall"]
-    # -b: beside the source, where Python finds it without one; the path inside must not name this folder.
-    command = [*python, "-q", "-b", "--invalidation-mode", "unchecked-hash", "-s", str(tree), "-p", "/", str(library)]
-    settings = {"PYTHONHOME": str(tree / "usr"), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-    subprocess.run(command, env=settings, check=True)
-    for source in library.rglob("*.py"):
+    """Replace sources by bytecode beside where they were: Python finds it there without a source."""
+    compile_library(tree, "-b")
+    for source in (tree / LIBRARY).rglob("*.py"):
         if source.with_suffix(".pyc").exists():
             source.unlink()
 

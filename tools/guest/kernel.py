@@ -1,4 +1,4 @@
-"""Debian's cloud kernel as the project boots it: its bzImage, its configuration, and the ELF inside it."""
+"""Debian's cloud kernel as the project boots it: its bzImage, its configuration, the ELF inside it, its modules."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from hibana.boot.unpack import unpack_bzimage
 from tools.guest.debian import DebianError, members
+from tools.guest.modules import module_files
 
 
 class Kernel(NamedTuple):
@@ -14,16 +15,19 @@ class Kernel(NamedTuple):
     bzimage: bytes
     vmlinux: bytes
     config: bytes
+    modules: dict[str, bytes]
+    """What goes into an initramfs, by path."""
 
 
 def read_kernel(deb: Path) -> Kernel:
     """Take the kernel out of a linux-image package and unpack its ELF on the host."""
-    boot = {os.path.basename(path): content for path, _, content in members(deb) if path.startswith("/boot/")}
+    files = {path: content for path, member, content in members(deb) if member.isreg()}
+    boot = {os.path.basename(path): content for path, content in files.items() if path.startswith("/boot/")}
     try:
         bzimage, config = (_only(boot, prefix) for prefix in ("vmlinuz-", "config-"))
     except KeyError as missing:
         raise DebianError(f"{deb.name} has no /boot/{missing.args[0]}*") from None
-    return Kernel(bzimage, unpack_bzimage(bzimage), config)
+    return Kernel(bzimage, unpack_bzimage(bzimage), config, module_files(files))
 
 
 def _only(files: dict[str, bytes], prefix: str) -> bytes:

@@ -1,4 +1,4 @@
-"""A firecracker process and the three calls that boot a microVM in it."""
+"""A firecracker process and the few calls that boot a microVM in it."""
 
 import subprocess
 import time
@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from hibana.config.boot_source import BootSourceConfig
+from hibana.config.drive import BlockDeviceConfig
 from hibana.config.machine import MachineConfig
+from hibana.config.net import NetworkInterfaceConfig
 from hibana.sdk.machine import Machine
 
 CMDLINE: Final = (
-    "console=ttyS0 reboot=k panic=1 nomodule 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd "
+    "console=ttyS0 reboot=k panic=1 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd "
     "swiotlb=noforce random.trust_cpu=on"
 )
 _POLL: Final = 0.002
@@ -29,6 +31,9 @@ class Wanted(NamedTuple):
     cmdline: str = CMDLINE
     vcpus: int = 1
     mem_mib: int = 512
+    rootfs: Path | None = None
+    """An image that the guest may change."""
+    interface: NetworkInterfaceConfig | None = None
 
 
 class Firecracker:
@@ -68,6 +73,11 @@ class Firecracker:
         try:
             self.api.put_machine_config(MachineConfig(vcpu_count=wanted.vcpus, mem_size_mib=wanted.mem_mib))
             self.api.put_boot_source(BootSourceConfig(str(wanted.kernel), initrd, wanted.cmdline))
+            if wanted.rootfs:
+                drive = BlockDeviceConfig(drive_id="rootfs", is_root_device=True, path_on_host=str(wanted.rootfs))
+                self.api.put_drive(drive)
+            if wanted.interface:
+                self.api.put_network_interface(wanted.interface)
             self.api.start_instance()
         except ConnectionError as error:
             self.process.wait(_LAST_BREATH)

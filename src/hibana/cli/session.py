@@ -19,6 +19,7 @@ from hibana.errors import (
     StoppedWithError,
     VmmError,
 )
+from hibana.host.tap import open_tap
 from hibana.observe import log, metrics
 from hibana.vmm.controller import Circumstances, Controller
 from hibana.vmm.vcpu_thread import name_thread
@@ -34,7 +35,7 @@ class Session:
         """Put the parts together and begin to listen; nothing is answered before `run`."""
         name_thread(_PROCESS_NAME)
         circumstances = Circumstances(engine, options.boot_timer)
-        self._resources = Resources()
+        self._resources = Resources(open_tap)
         self._store = Store(numbers.mmds_size_limit)
         self._loop = loop
         self._controller = Controller(circumstances, self._resources, self._store, self._loop)

@@ -60,10 +60,9 @@ class Drive:
             if not config.is_virtio():
                 self.config = config
                 return
-            self._open(config.path_on_host or "", bool(config.is_read_only))
-        except (InvalidDriveConfig, BackingFileError) as error:
-            cause = error if isinstance(error, InvalidDriveConfig) else VirtioDriveError(cause=error)
-            raise CreateDriveError(cause=cause) from error
+            self.fd, self.size = open_backing_file(config.path_on_host or "", bool(config.is_read_only))
+        except (InvalidDriveConfig, VirtioDriveError) as error:
+            raise CreateDriveError(cause=error) from error
         self.config = BlockDeviceConfig(
             drive_id=config.drive_id,
             partuuid=config.partuuid,
@@ -75,23 +74,34 @@ class Drive:
             io_engine=config.io_engine or "Sync",
         )
 
-    def _open(self, path: str, read_only: bool) -> None:
-        try:
-            self.fd = open_host_file(path, os.O_RDONLY if read_only else os.O_RDWR)
-            self.size = os.lseek(self.fd, 0, os.SEEK_END)
-            if self.size % SECTOR:
-                log.warn(
-                    f"Disk size {self.size} is not a multiple of sector size {SECTOR}; the remainder will not be"
-                    " visible to the guest."
-                )
-        except HostFileError as error:
-            raise BackingFileError(cause=error, path=path) from error
-        except OSError as error:  # not seekable: a FIFO, a terminal
-            self.close()
-            raise BackingFileError(cause=os_text(error), path=path) from error
+    def exchange(self, path: str, fd: int, size: int) -> None:
+        """Own another backing file from now on, and close the former one."""
+        self.close()
+        self.fd = fd
+        self.size = size
+        self.config.path_on_host = path
 
     def close(self) -> None:
         """Close the backing file."""
         if self.fd is not None:
             os.close(self.fd)
             self.fd = None
+
+
+def open_backing_file(path: str, read_only: bool) -> tuple[int, int]:
+    """Open the file behind a drive; give its descriptor and its size. Raises VirtioDriveError."""
+    try:
+        fd = open_host_file(path, os.O_RDONLY if read_only else os.O_RDWR)
+    except HostFileError as error:
+        raise VirtioDriveError(cause=BackingFileError(cause=error, path=path)) from error
+    try:
+        size = os.lseek(fd, 0, os.SEEK_END)
+    except OSError as error:  # not seekable: a FIFO, a terminal
+        os.close(fd)
+        raise VirtioDriveError(cause=BackingFileError(cause=os_text(error), path=path)) from error
+    if size % SECTOR:
+        log.warn(
+            f"Disk size {size} is not a multiple of sector size {SECTOR}; the remainder will not be visible to the"
+            " guest."
+        )
+    return fd, size

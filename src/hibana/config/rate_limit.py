@@ -39,3 +39,11 @@ def effective(limiter: RateLimiterConfig | None) -> RateLimiterConfig | None:
         for bucket in (limiter.bandwidth, limiter.ops)
     )
     return RateLimiterConfig(bandwidth, ops) if bandwidth or ops else None
+
+
+def merged(limiter: RateLimiterConfig | None, change: RateLimiterConfig | None) -> RateLimiterConfig | None:
+    """Give the limiter after a PATCH: an absent bucket stays, one that does not limit removes its counterpart."""
+    if change is None:
+        return limiter
+    old = limiter or RateLimiterConfig()
+    return effective(RateLimiterConfig(change.bandwidth or old.bandwidth, change.ops or old.ops))

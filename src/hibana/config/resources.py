@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from hibana.config import machine as machine_rules
 from hibana.config import memory_hotplug as memory_hotplug_rules
 from hibana.config import mmds as mmds_rules
-from hibana.config import net as net_rules
 from hibana.config.balloon import BalloonDeviceConfig
 from hibana.config.boot_source import BootSource, BootSourceConfig
 from hibana.config.cpu import CustomCpuTemplate
@@ -19,7 +18,7 @@ from hibana.config.entropy import EntropyDeviceConfig
 from hibana.config.machine import MachineConfig, MachineConfigUpdate
 from hibana.config.memory_hotplug import MemoryHotplugConfig
 from hibana.config.mmds import MmdsConfig
-from hibana.config.net import NetworkInterfaceConfig
+from hibana.config.net import Interface, NetworkInterfaceConfig, OpenTap
 from hibana.config.pmem import PmemConfig
 from hibana.config.rate_limit import effective
 from hibana.config.serial import SerialConfig
@@ -42,12 +41,14 @@ from hibana.observe import log
 class Resources:
     """Everything that is wanted of a microVM that does not exist yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_tap: OpenTap) -> None:
+        """Begin with nothing but defaults; `open_tap` attaches to the tap of a network interface."""
+        self._open_tap = open_tap
         self.machine: MachineConfig = machine_rules.DEFAULT
         self.cpu_template: CustomCpuTemplate | None = None
         self.boot_source: BootSource | None = None
         self.drives: list[Drive] = []
-        self.nets: list[NetworkInterfaceConfig] = []
+        self.nets: list[Interface] = []
         self.pmems: list[PmemConfig] = []
         self.vsock: VsockDeviceConfig | None = None
         self.balloon: BalloonDeviceConfig | None = None
@@ -111,22 +112,24 @@ class Resources:
 
     def put_net(self, config: NetworkInterfaceConfig) -> None:
         """Add an interface at the end, instead of the one with its id. Raises MacInUse, CreateNetworkError."""
-        for net in self.nets:
-            if net.iface_id != config.iface_id and config.guest_mac and net.guest_mac == config.guest_mac:
+        shown = [net.config for net in self.nets]
+        for other in shown:
+            if other.iface_id != config.iface_id and config.guest_mac and other.guest_mac == config.guest_mac:
                 raise MacInUse(mac=config.guest_mac)
-        for index, net in enumerate(self.nets):
-            if net.iface_id == config.iface_id:
+        for index, other in enumerate(shown):
+            if other.iface_id == config.iface_id:
                 log.warn(
-                    f"Replacing existing network device '{net.iface_id}'. The previous device configuration will be"
+                    f"Replacing existing network device '{other.iface_id}'. The previous device configuration will be"
                     " destroyed."
                 )
                 self._remove_net(index)
                 break
-        self.nets.append(net_rules.checked(config))
+        self.nets.append(Interface(config, self._open_tap))
 
     def _remove_net(self, index: int) -> None:
         """Forget an interface: the last one takes its place, and the metadata service no longer answers there."""
-        gone = self.nets[index].iface_id
+        gone = self.nets[index].config.iface_id
+        self.nets[index].close()
         self.nets[index] = self.nets[-1]
         del self.nets[-1]
         if self._mmds:
@@ -177,7 +180,7 @@ class Resources:
 
     def put_mmds_config(self, config: MmdsConfig) -> None:
         """Let the metadata service answer on these interfaces and no others. Raises what `mmds.check` raises."""
-        mmds_rules.check(config, [net.iface_id for net in self.nets])
+        mmds_rules.check(config, [net.config.iface_id for net in self.nets])
         self._mmds = MmdsConfig(
             version=config.version,
             network_interfaces=config.network_interfaces,
@@ -190,7 +193,8 @@ class Resources:
         """The metadata service's configuration, interfaces in the order of the devices; None if it answers nowhere."""
         if self._mmds is None:
             return None
-        attached = [net.iface_id for net in self.nets if net.iface_id in self._mmds.network_interfaces]
+        ids = [net.config.iface_id for net in self.nets]
+        attached = [iface_id for iface_id in ids if iface_id in self._mmds.network_interfaces]
         if not attached:
             return None
         return MmdsConfig(
@@ -210,7 +214,7 @@ class Resources:
             boot_source=self.boot_source.config if self.boot_source else BootSourceConfig(kernel_image_path=""),
             machine_config=self.machine,
             mmds_config=self.mmds,
-            network_interfaces=self.nets,
+            network_interfaces=[net.config for net in self.nets],
             vsock=self.vsock,
             entropy=self.entropy,
             pmem=self.pmems,
@@ -226,11 +230,9 @@ class Resources:
     def _missing_devices(self) -> Iterator[tuple[str, bool]]:
         """Name what this build lacks, in the order of attachment; a line goes when its device comes."""
         yield "balloon", self.balloon is not None
-        yield "drive", bool(self.drives)
-        yield "network interface", bool(self.nets)
+        yield "vhost-user drive", any(drive.fd is None for drive in self.drives)
         yield "pmem", bool(self.pmems)
         yield "vsock", self.vsock is not None
-        yield "entropy", self.entropy is not None
         yield "memory-hotplug", self.memory_hotplug is not None
 
     def close(self) -> None:
@@ -241,3 +243,6 @@ class Resources:
         for drive in self.drives:
             drive.close()
         self.drives.clear()
+        for net in self.nets:
+            net.close()
+        self.nets.clear()

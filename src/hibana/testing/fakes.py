@@ -1,6 +1,6 @@
 """What a device or an engine talks to, without the machine around it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from hibana.bus.irq import IrqLine
 
@@ -30,6 +30,36 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self._seconds += seconds
+
+
+class FakeTimers:
+    """Nanoseconds that pass only when told, and calls in the future (fulfils `rate_limiter.Timers` and its clock)."""
+
+    def __init__(self) -> None:
+        self._now_ns = 0
+        self._waiting: list[tuple[int, Callable[[], None]]] = []
+
+    def now_ns(self) -> int:
+        """Read the clock."""
+        return self._now_ns
+
+    def after(self, seconds: float, handler: Callable[[], None]) -> None:
+        """Call `handler` when `advance` has passed that moment."""
+        self._waiting.append((self._now_ns + round(seconds * 1e9), handler))
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and make the calls that are due, in the order of their moments."""
+        end = self._now_ns + round(seconds * 1e9)
+        while due := [entry for entry in self._waiting if entry[0] <= end]:
+            entry = min(due, key=lambda each: each[0])
+            self._waiting.remove(entry)
+            self._now_ns = entry[0]
+            entry[1]()
+        self._now_ns = end
+
+    def delays(self) -> list[float]:
+        """List in how many seconds the calls that wait are due."""
+        return sorted((moment - self._now_ns) / 1e9 for moment, _ in self._waiting)
 
 
 class ListSink:

@@ -5,14 +5,15 @@ that order decides addresses, interrupt lines and which error a user sees first.
 """
 
 import os
-from typing import NamedTuple
 
 from hibana.boot.cmdline import Cmdline
 from hibana.boot.system import Images, describe_machine, load_images
 from hibana.boot.x86.registers import configure
 from hibana.bus.guest_bus import GuestBus
+from hibana.bus.home import Home
 from hibana.bus.irq import IrqLine
 from hibana.bus.loop import Loop
+from hibana.config.drive import BlockDeviceConfig, Drive
 from hibana.devices import boot_timer, i8042, uart16550
 from hibana.devices.boot_timer import BootTimer, Moment
 from hibana.devices.i8042 import I8042
@@ -21,6 +22,7 @@ from hibana.engine.interface import Engine, Vm
 from hibana.errors import (
     CpuIsFixed,
     CpuTemplateError,
+    CreateDriveError,
     DeviceManagerError,
     MemoryConfigError,
     StartCmdlineError,
@@ -34,24 +36,13 @@ from hibana.memory.allocator import Pools
 from hibana.memory.guest import GuestMemory, HugePages
 from hibana.observe import log
 from hibana.units import MIB
+from hibana.vmm.attached import AttachedDrive, AttachedInterface, entropy_device
+from hibana.vmm.blueprint import Blueprint
 from hibana.vmm.machine import EXIT_OK, EndHandler, Machine
+from hibana.vmm.slots import MmioSlots
 
 _STDIN = 0
 _STDOUT = 1
-
-
-class Blueprint(NamedTuple):
-    """What a microVM is made from: everything checked, every file open."""
-
-    vcpu_count: int
-    mem_size_mib: int
-    huge_pages: HugePages
-    has_cpu_template: bool
-    kernel_fd: int
-    initrd_fd: int | None
-    boot_args: str
-    serial_out_path: str | None
-    boot_timer: bool
 
 
 def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_end: EndHandler) -> Machine:
@@ -75,7 +66,10 @@ def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_en
         _attach_keyboard(machine, bus, vm)
         if plan.boot_timer:
             bus.mmio.insert(layout.BOOT_TIMER, boot_timer.SIZE, BootTimer(started))
-        describe_machine(memory, Pools().system, images, cmdline, plan.vcpu_count)
+        pools = Pools()
+        slots = MmioSlots(bus, vm, memory, pools, cmdline)
+        _attach_virtio_devices(machine, plan, slots, Home(loop, machine.post_to_devices), cmdline)
+        describe_machine(memory, pools.system, images, cmdline, plan.vcpu_count, slots.acpi_objects)
         _configure_vcpus(vm, images)
     except VmmError:
         machine.close()
@@ -131,6 +125,38 @@ def _attach_keyboard(machine: Machine, bus: GuestBus, vm: Vm) -> None:
     irq = IrqLine(lambda: vm.pulse(layout.GSI_KEYBOARD))
     machine.keyboard = I8042(irq, on_reset=lambda: machine.end(EXIT_OK))
     bus.ports.insert(layout.PORT_KEYBOARD, i8042.SIZE, machine.keyboard)
+
+
+def _attach_virtio_devices(machine: Machine, plan: Blueprint, slots: MmioSlots, home: Home, cmdline: Cmdline) -> None:
+    """Plug in all virtio devices; their order decides addresses and interrupt lines (machine.md §2.5)."""
+    for drive in plan.drives:
+        for item in _root_arguments(drive.config):
+            _append(cmdline, item)
+        attached = _attached_drive(drive, home)
+        machine.on_close(attached.close)
+        slots.plug(attached.device)
+        machine.drives[drive.config.drive_id] = attached
+    for interface in plan.interfaces:
+        connected = AttachedInterface(interface, home)
+        slots.plug(connected.device)
+        machine.interfaces[interface.config.iface_id] = connected
+    if plan.entropy is not None:
+        slots.plug(entropy_device(plan.entropy, home))
+
+
+def _root_arguments(config: BlockDeviceConfig) -> list[str]:
+    """Say where the root file system is, if it is on this drive."""
+    if not config.is_root_device:
+        return []
+    where = "/dev/vda" if config.partuuid is None else f"PARTUUID={config.partuuid}"
+    return [f"root={where}", "ro" if config.is_read_only else "rw"]
+
+
+def _attached_drive(drive: Drive, home: Home) -> AttachedDrive:
+    try:
+        return AttachedDrive(drive, home)
+    except VmmError as error:
+        raise CreateDriveError(cause=error) from error
 
 
 def _configure_vcpus(vm: Vm, images: Images) -> None:

@@ -13,7 +13,7 @@ from hibana.devices import boot_timer
 from hibana.devices.mmds.store import Store
 from hibana.errors import LoadSnapshotNotHere, NoKernelConfigured, StartInternalError, VmmError
 from hibana.observe import log, metrics
-from hibana.vmm.assemble import Blueprint, assemble
+from hibana.vmm.blueprint import Blueprint
 from hibana.vmm.engines import choose_engine
 from hibana.vmm.machine import EXIT_OK, Machine
 from hibana.vmm.preboot import PreBoot
@@ -62,6 +62,8 @@ class Controller:
     def start(self) -> None:
         """Make a running microVM of what the notebook says (InstanceStart). Raises the inner sentence."""
         started = boot_timer.now()
+        from hibana.vmm.assemble import assemble  # not before: it brings every device, and the boot code
+
         plan = self._plan()
         log.debug("event_start: build microvm for boot")
         engine = choose_engine(self._circumstances.engine)
@@ -99,6 +101,9 @@ class Controller:
             boot_args=source.boot_args,
             serial_out_path=self._resources.serial.serial_out_path,
             boot_timer=self._circumstances.boot_timer,
+            drives=self._resources.drives,
+            interfaces=self._resources.nets,
+            entropy=self._resources.entropy,
         )
 
     def _restore(self, config: LoadSnapshotConfig) -> None:

@@ -1,13 +1,17 @@
 """The running microVM: vCPU threads, engine, memory and devices as one thing that can be paused, resumed and ended."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
+from hibana.config.drive import BlockDeviceUpdateConfig
+from hibana.config.net import NetworkInterfaceUpdateConfig
 from hibana.engine.interface import Reason, Stop, Vm
 from hibana.memory.guest import GuestMemory
 from hibana.observe import log
 from hibana.observe.metrics_groups import METRICS
 from hibana.vmm.vcpu_thread import VcpuThread
+
+T = TypeVar("T")
 
 EXIT_OK: Final = 0
 EXIT_GENERIC: Final = 1
@@ -16,10 +20,26 @@ EndHandler = Callable[[], None]
 """Told that the guest has ended; called on a vCPU thread, perhaps more than once, must not block."""
 
 
+Ask = Callable[[Callable[[], None]], None]
+"""Runs a function where devices live and waits until it has; its exceptions come out."""
+
+
 class Keyboard(Protocol):
-    """The one device the API talks to by name."""
+    """What the API wants of the keyboard controller."""
 
     def send_ctrl_alt_del(self) -> None: ...
+
+
+class ChangeableDrive(Protocol):
+    """What the API wants of a drive."""
+
+    def patch(self, change: BlockDeviceUpdateConfig, ask: Ask) -> None: ...
+
+
+class ChangeableInterface(Protocol):
+    """What the API wants of a network interface."""
+
+    def patch(self, change: NetworkInterfaceUpdateConfig, ask: Ask) -> None: ...
 
 
 class Machine:
@@ -33,16 +53,25 @@ class Machine:
         self._starters: list[Callable[[], None]] = []
         self._closers: list[Callable[[], None]] = []
         self.keyboard: Keyboard
+        self.drives: dict[str, ChangeableDrive] = {}
+        self.interfaces: dict[str, ChangeableInterface] = {}
         self.paused = True
         self.exit_code = EXIT_OK
         """What the guest's end means for the VMM; certain once the microVM is closed."""
+        self._devices_rest = True
+        self._kept: list[Callable[[], None]] = []
+        """What was posted to devices while they rest; both live where the devices do."""
         self.threads: Sequence[VcpuThread] = [
             VcpuThread(index, runner, self._stopped) for index, runner in enumerate(vm.runners)
         ]
 
     def post_to_devices(self, task: Callable[[], None]) -> None:
-        """Run a task where devices live: on soft that is the vCPU thread."""
-        self.threads[0].post(task)
+        """Run a task where devices live, once the guest runs: while it is paused, its devices rest (api.md §4.3)."""
+        self.threads[0].post(lambda: self._run_or_keep(task))
+
+    def ask_devices(self, question: Callable[[], T]) -> T:
+        """Run a function where devices live, paused or not, and give its answer. Raises what it raises."""
+        return self.threads[0].ask(question)
 
     def on_start(self, starter: Callable[[], None]) -> None:
         """Call `starter` on the loop's thread right before the guest first runs."""
@@ -63,17 +92,19 @@ class Machine:
         """Stop all vCPUs between two instructions. Raises VcpusDoNotAnswer."""
         for thread in self.threads:
             thread.pause()
+        self.ask_devices(self._rest)
         self.paused = True
 
     def resume(self) -> None:
         """Let all vCPUs run. Raises VcpusDoNotAnswer."""
+        self.threads[0].post(self._wake)
         for thread in self.threads:
             thread.resume()
         self.paused = False
 
     def send_ctrl_alt_del(self) -> None:
         """Press the three keys. Raises I8042BufferFull, VcpusDoNotAnswer."""
-        self.threads[0].ask(self.keyboard.send_ctrl_alt_del)
+        self.ask_devices(self.keyboard.send_ctrl_alt_del)
 
     def end(self, code: int) -> None:
         """Stop the guest for good, from inside a device: `code` becomes the exit code of the VMM."""
@@ -91,6 +122,21 @@ class Machine:
             closer()
         self._vm.close()
         self._memory.close()
+
+    def _run_or_keep(self, task: Callable[[], None]) -> None:
+        if self._devices_rest:
+            self._kept.append(task)
+        else:
+            task()
+
+    def _rest(self) -> None:
+        self._devices_rest = True
+
+    def _wake(self) -> None:
+        self._devices_rest = False
+        kept, self._kept = self._kept, []
+        for task in kept:
+            task()
 
     def _stopped(self, stop: Stop) -> None:
         METRICS.vcpu.failures += 1

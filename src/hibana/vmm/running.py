@@ -9,23 +9,26 @@ from typing import Any
 
 from msgspec import Raw
 
+from hibana.config.drive import BlockDeviceUpdateConfig
 from hibana.config.instance import InstanceInfo, VmmVersion
 from hibana.config.machine import MachineConfig
+from hibana.config.net import NetworkInterfaceUpdateConfig
 from hibana.config.pmem import PmemDeviceUpdateConfig
 from hibana.config.resources import Resources
 from hibana.config.snapshot import CreateSnapshotParams
 from hibana.config.vm_config import VmmConfig
 from hibana.devices.mmds.store import Store
 from hibana.errors import (
+    BlockDeviceError,
     DeviceNotFound,
-    DeviceNotFoundToPatch,
-    DeviceNotFoundToPatchNet,
     DeviceNotFoundToPatchPmem,
     FlushMetricsError,
     I8042BufferFull,
     I8042Error,
     MmdsNotInitialized,
     NoSnapshots,
+    PatchDriveError,
+    PatchNetError,
     PciNotEnabled,
     SaveStateWhileRunning,
     VmmError,
@@ -105,18 +108,31 @@ class Running:
             raise MmdsNotInitialized
         return self._store
 
-    # --- devices: a microVM of this build has none that can be asked for by name --------------------------------------
+    # --- devices ----------------------------------------------------------------------------------------------------
+
+    def patch_drive(self, change: BlockDeviceUpdateConfig) -> None:
+        """Exchange a drive's file or rate limiter. Raises PatchDriveError."""
+        drive = self._machine.drives.get(change.drive_id)
+        if drive is None:
+            raise PatchDriveError(cause=DeviceNotFound())
+        try:
+            drive.patch(change, self._machine.ask_devices)
+        except VmmError as error:
+            raise PatchDriveError(cause=BlockDeviceError(cause=error)) from error
+
+    def patch_network_interface(self, change: NetworkInterfaceUpdateConfig) -> None:
+        """Exchange an interface's rate limiters. Raises PatchNetError."""
+        interface = self._machine.interfaces.get(change.iface_id)
+        if interface is None:
+            raise PatchNetError(cause=DeviceNotFound())
+        interface.patch(change, self._machine.ask_devices)
+
+    # --- devices that a microVM of this build does not have -----------------------------------------------------------
 
     def put_drive(self, *_: object) -> None:
         raise PciNotEnabled
 
     put_network_interface = put_pmem = delete_drive = delete_network_interface = delete_pmem = put_drive
-
-    def patch_drive(self, *_: object) -> None:
-        raise DeviceNotFoundToPatch
-
-    def patch_network_interface(self, *_: object) -> None:
-        raise DeviceNotFoundToPatchNet
 
     def patch_pmem(self, change: PmemDeviceUpdateConfig) -> None:
         """Change nothing, successfully, if nothing is asked for; as the reference, without a look at the device."""

@@ -13,6 +13,7 @@ from hibana.config.logger import LoggerConfig
 from hibana.config.metrics import MetricsConfig
 from hibana.config.resources import Resources
 from hibana.errors import ConfigFileError, InvalidMetadata, LogFileError, MetricsConfiguredTwice, MmdsDoesNotFit
+from hibana.testing.net import open_fake_tap
 
 
 class Notes:
@@ -39,7 +40,7 @@ class Notes:
 
 @pytest.fixture
 def resources() -> Iterator[Resources]:
-    resources = Resources()
+    resources = Resources(open_fake_tap)
     yield resources
     resources.close()
 
@@ -165,8 +166,8 @@ def test_drives_and_boot_source_are_required(complete: dict[str, Any], resources
             "Block device error: Unable to create the virtio block device: Invalid block config.",
         ),
         (
-            {"network-interfaces": [{"iface_id": "1", "host_dev_name": "x" * 16}]},
-            "Network device error: Could not create the network device: Open tap device failed: Invalid interface name",
+            {"network-interfaces": [{"iface_id": "1", "host_dev_name": "tap0", "mtu": 1}]},
+            "Network device error: Could not create the network device: MTU 1 is out of range [68, 65535]",
         ),
         (
             {"balloon": {"amount_mib": 2048, "deflate_on_oom": True}},

@@ -1,12 +1,23 @@
-"""Network interfaces: addresses, names, sizes."""
+"""Network interfaces: addresses, names, sizes, and the tap behind them."""
+
+import os
 
 import pytest
 
-from hibana.config import net as net_rules
-from hibana.config.net import NetworkInterfaceConfig, mac_address
-from hibana.errors import (
-    CreateNetworkError,
-)
+from hibana.config.net import Interface, NetworkInterfaceConfig, NetworkInterfaceUpdateConfig, mac_address
+from hibana.config.rate_limit import RateLimiterConfig, TokenBucketConfig
+from hibana.errors import CreateNetworkError, CreateTapError, TapOpenError
+from hibana.testing.net import open_fake_tap
+
+NO_LIMIT = TokenBucketConfig(size=0, refill_time=0)
+
+
+def bucket(size: int) -> TokenBucketConfig:
+    return TokenBucketConfig(size=size, refill_time=100)
+
+
+def is_open(fd: int) -> bool:
+    return os.path.exists(f"/proc/self/fd/{fd}")
 
 
 def test_a_mac_address_is_shown_in_lower_case() -> None:
@@ -21,15 +32,53 @@ def test_not_a_mac_address(text: str) -> None:
         mac_address(text)
 
 
-def test_a_tap_name_of_sixteen_bytes_is_too_long() -> None:
-    net_rules.checked(NetworkInterfaceConfig("a", "x" * 15))
-    with pytest.raises(CreateNetworkError) as refused:
-        net_rules.checked(NetworkInterfaceConfig("a", "x" * 16))
-    assert str(refused.value) == "Could not create the network device: Open tap device failed: Invalid interface name"
+def test_an_interface_holds_its_tap_until_it_is_closed() -> None:
+    interface = Interface(NetworkInterfaceConfig("a", "tap0"), open_fake_tap)
+    assert is_open(interface.fd)
+    interface.close()
+    assert not is_open(interface.fd)
 
 
-def test_an_mtu_below_68_is_refused() -> None:
-    net_rules.checked(NetworkInterfaceConfig("a", "tap0", mtu=68))
+def test_an_interface_shows_the_name_that_the_kernel_gave() -> None:
+    interface = Interface(NetworkInterfaceConfig("a", "tap%d"), open_fake_tap)
+    interface.close()
+    assert interface.config.host_dev_name == "tap0"
+
+
+def test_a_tap_that_cannot_be_opened_is_the_clients_mistake() -> None:
+    def busy(name: str) -> tuple[int, str]:
+        raise TapOpenError(cause=CreateTapError(cause="Resource busy (os error 16)", name=name))
+
     with pytest.raises(CreateNetworkError) as refused:
-        net_rules.checked(NetworkInterfaceConfig("a", "tap0", mtu=67))
+        Interface(NetworkInterfaceConfig("a", "tap0"), busy)
+    assert str(refused.value) == (
+        "Could not create the network device: Open tap device failed: Error while creating ifreq structure: Resource"
+        " busy (os error 16). Invalid TUN/TAP Backend provided by tap0. Check our documentation on setting up the"
+        " network devices."
+    )
+
+
+def test_an_mtu_below_68_is_refused_before_the_tap_is_touched() -> None:
+    def never(name: str) -> tuple[int, str]:
+        raise AssertionError(name)
+
+    Interface(NetworkInterfaceConfig("a", "tap0", mtu=68), open_fake_tap).close()
+    with pytest.raises(CreateNetworkError) as refused:
+        Interface(NetworkInterfaceConfig("a", "tap0", mtu=67), never)
     assert str(refused.value) == "Could not create the network device: MTU 67 is out of range [68, 65535]"
+
+
+def test_a_patch_changes_the_buckets_that_it_names() -> None:
+    config = NetworkInterfaceConfig("a", "tap0", rx_rate_limiter=RateLimiterConfig(bucket(1), bucket(2)))
+    interface = Interface(config, open_fake_tap)
+    interface.close()
+
+    interface.update(NetworkInterfaceUpdateConfig("a"))
+    assert interface.config.rx_rate_limiter == RateLimiterConfig(bucket(1), bucket(2))
+
+    interface.update(NetworkInterfaceUpdateConfig("a", RateLimiterConfig(ops=bucket(3)), RateLimiterConfig(bucket(4))))
+    assert interface.config.rx_rate_limiter == RateLimiterConfig(bucket(1), bucket(3))
+    assert interface.config.tx_rate_limiter == RateLimiterConfig(bucket(4), None)
+
+    interface.update(NetworkInterfaceUpdateConfig("a", RateLimiterConfig(NO_LIMIT, NO_LIMIT)))
+    assert interface.config.rx_rate_limiter is None

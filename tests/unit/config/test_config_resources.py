@@ -36,11 +36,12 @@ from hibana.errors import (
     SmallerThanBalloon,
     UnknownMmdsInterface,
 )
+from hibana.testing.net import open_fake_tap
 
 
 @pytest.fixture
 def resources() -> Iterator[Resources]:
-    resources = Resources()
+    resources = Resources(open_fake_tap)
     yield resources
     resources.close()
 
@@ -106,9 +107,11 @@ def test_a_refused_boot_source_leaves_the_previous_one(resources: Resources, ima
 def test_replaced_files_are_closed(resources: Resources, image: str) -> None:
     resources.put_boot_source(BootSourceConfig(image, image))
     resources.put_drive(drive("a", image))
+    resources.put_net(NetworkInterfaceConfig("a", "tap0"))
     before = len(os.listdir("/proc/self/fd"))
     resources.put_boot_source(BootSourceConfig(image, image))
     resources.put_drive(drive("a", image))
+    resources.put_net(NetworkInterfaceConfig("a", "tap0"))
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -173,7 +176,7 @@ def test_a_replaced_interface_goes_to_the_end_and_the_last_takes_its_place(resou
     for name in ("a", "b", "c"):
         resources.put_net(NetworkInterfaceConfig(name, "tap0"))
     resources.put_net(NetworkInterfaceConfig("a", "tap1"))
-    assert [net.iface_id for net in resources.nets] == ["c", "b", "a"]
+    assert [net.config.iface_id for net in resources.nets] == ["c", "b", "a"]
 
 
 def test_a_mac_address_belongs_to_one_interface(resources: Resources) -> None:
@@ -183,7 +186,7 @@ def test_a_mac_address_belongs_to_one_interface(resources: Resources) -> None:
     resources.put_net(NetworkInterfaceConfig("b", "tap2"))
     with pytest.raises(MacInUse, match=f"^The MAC address is already in use: {mac}$"):
         resources.put_net(NetworkInterfaceConfig("b", "tap2", mac))
-    assert [net.iface_id for net in resources.nets] == ["a", "b"], "refused before the old interface is removed"
+    assert [net.config.iface_id for net in resources.nets] == ["a", "b"], "refused before the old interface is removed"
 
 
 def test_an_interface_whose_successor_is_refused_is_gone(resources: Resources) -> None:
@@ -223,7 +226,7 @@ def test_there_is_no_balloon_until_one_is_wanted(resources: Resources) -> None:
 
 
 def test_an_empty_notebook_shows_every_key() -> None:
-    assert msgspec.json.encode(Resources().render()) == (
+    assert msgspec.json.encode(Resources(open_fake_tap).render()) == (
         b'{"balloon":null,"drives":[],'
         b'"boot-source":{"kernel_image_path":"","initrd_path":null,"boot_args":null},'
         b'"cpu-config":null,"logger":null,'

@@ -3,7 +3,7 @@
 from hibana.bus.irq import IrqLine
 from hibana.devices.uart16550 import Sink
 from hibana.engine.interface import Bus
-from hibana.testing.fakes import FakeClock, FakeIrq, ListSink, RecordingBus
+from hibana.testing.fakes import FakeClock, FakeIrq, FakeTimers, ListSink, RecordingBus
 
 
 def test_an_interrupt_line_counts() -> None:
@@ -40,3 +40,21 @@ def test_a_bus_writes_down_what_the_guest_did_and_answers_from_its_list() -> Non
     bus.mmio_write(0xC0001050, 4, 0)
     assert recording.reads == [("port", 0x60, 1), ("mmio", 0x60, 4), ("port", 0x61, 2)]
     assert recording.writes == [("port", 0xE9, 1, 0x41), ("mmio", 0xC0001050, 4, 0)]
+
+
+def test_timers_ring_in_the_order_of_their_moments_and_may_set_others() -> None:
+    timers = FakeTimers()
+    rung: list[tuple[str, int]] = []
+
+    def again() -> None:
+        rung.append(("early", timers.now_ns()))
+        timers.after(1, lambda: rung.append(("again", timers.now_ns())))
+
+    timers.after(2, lambda: rung.append(("late", timers.now_ns())))
+    timers.after(0.5, again)
+    assert timers.delays() == [0.5, 2]
+    timers.advance(1.9)
+    assert rung == [("early", 500_000_000), ("again", 1_500_000_000)]
+    assert timers.now_ns() == 1_900_000_000
+    timers.advance(0.1)
+    assert rung[-1] == ("late", 2_000_000_000)

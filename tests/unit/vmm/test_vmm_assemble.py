@@ -18,7 +18,8 @@ from hibana.memory.guest import GuestMemory
 from hibana.observe.metrics_groups import METRICS
 from hibana.testing.engine import FakeEngine, FakeVm, Step
 from hibana.units import MIB
-from hibana.vmm.assemble import Blueprint, assemble
+from hibana.vmm.assemble import assemble
+from hibana.vmm.blueprint import Blueprint
 from hibana.vmm.machine import EXIT_OK, Machine
 from tests.unit.boot.images import ENTRY, Load, bzimage, close_files, elf, elf_header, file_of, pvh_note
 from tests.unit.vmm.footprint import LARGE, nothing_stays

@@ -1,0 +1,26 @@
+"""What a microVM is made from, in one record: the notebook's pages that the assembly needs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hibana.config.drive import Drive
+from hibana.config.entropy import EntropyDeviceConfig
+from hibana.config.machine import HugePages
+from hibana.config.net import Interface
+
+
+class Blueprint(NamedTuple):
+    """What a microVM is made from: everything checked, every file open."""
+
+    vcpu_count: int
+    mem_size_mib: int
+    huge_pages: HugePages
+    has_cpu_template: bool
+    kernel_fd: int
+    initrd_fd: int | None
+    boot_args: str
+    serial_out_path: str | None
+    boot_timer: bool
+    drives: Sequence[Drive] = ()
+    interfaces: Sequence[Interface] = ()
+    entropy: EntropyDeviceConfig | None = None

@@ -1,0 +1,93 @@
+"""An engine without CPUs: guest code is the test, which sees the bus, the RAM and the interrupts."""
+
+import threading
+
+from hibana.engine.interface import KICKED, Bus, Stop
+from hibana.engine.state import (
+    DebugRegs,
+    DescriptorTable,
+    Fpu,
+    IoapicState,
+    PicState,
+    PitState,
+    Regs,
+    Segment,
+    Sregs,
+    VcpuEvents,
+    VcpuState,
+    VmState,
+)
+from hibana.memory.guest import GuestMemory
+
+
+class FakeVcpu:
+    """Registers, and nothing that would change them."""
+
+    def __init__(self) -> None:
+        cs, ds, es, fs, gs, ss, tr, ldt = (Segment() for _ in range(8))
+        sregs = Sregs(cs, ds, es, fs, gs, ss, tr, ldt, DescriptorTable(), DescriptorTable())
+        self.state = VcpuState(Regs(), sregs, Fpu(), DebugRegs(), VcpuEvents(), {}, bytes(1024))
+
+    def save(self) -> VcpuState:
+        return self.state
+
+    def load(self, state: VcpuState) -> None:
+        self.state = state
+
+
+class FakeRunner:
+    """A guest that is always busy with nothing."""
+
+    def __init__(self) -> None:
+        self._kicked = threading.Event()
+
+    def run(self) -> Stop:
+        self._kicked.wait()
+        self._kicked.clear()
+        return KICKED
+
+    def kick(self) -> None:
+        self._kicked.set()
+
+
+class FakeVm:
+    """One machine of the fake engine (fulfils `engine.interface.Vm`)."""
+
+    devices_follow_runner = True
+
+    def __init__(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
+        self.memory = memory
+        self.bus = bus
+        self.vcpus = [FakeVcpu() for _ in range(vcpu_count)]
+        self.runners = [FakeRunner()]
+        self.pulses: list[int] = []
+        self.closed = False
+
+    def pulse(self, gsi: int) -> None:
+        self.pulses.append(gsi)
+
+    def save(self) -> VmState:
+        return VmState(IoapicState(), PicState(), PicState(), PitState())
+
+    def load(self, state: VmState) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeEngine:
+    """Remembers the machine it made last (fulfils `engine.interface.Engine`)."""
+
+    name = "fake"
+    takes_cpu_templates = False
+
+    def __init__(self) -> None:
+        self.vm: FakeVm
+
+    def missing(self) -> str | None:
+        return None
+
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> FakeVm:
+        self.vm = FakeVm(memory, vcpu_count, bus)
+        return self.vm
