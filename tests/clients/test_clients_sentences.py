@@ -10,6 +10,7 @@ from hibana.api.http import Request
 from hibana.api.routes import Dispatcher
 from hibana.config.resources import Resources
 from hibana.devices.mmds.store import Store
+from hibana.testing.net import open_fake_tap
 from hibana.vmm.preboot import PreBoot
 
 PRESENT = "/dev/zero"
@@ -27,7 +28,7 @@ def api(tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.chdir(tmp_path)
     with open("disk", "wb") as disk:
         disk.write(bytes(512))
-    resources = Resources()
+    resources = Resources(open_fake_tap)
     yield Dispatcher(PreBoot(resources, Store(64), unused, unused))
     resources.close()
 

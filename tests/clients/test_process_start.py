@@ -258,8 +258,8 @@ NOT_STARTED = FAILED + "Could not Start MicroVM from one single json: "
             NOT_STARTED + "Failed to get CPU template: The soft engine has one fixed CPU and takes no CPU template.",
         ),
         (
-            {"network_interfaces": [{"iface_id": "1", "host_dev_name": "hostname"}]},
-            NOT_STARTED + "This build of Hibana has no network interface device yet; remove it from the configuration"
+            {"vsock": {"guest_cid": 3, "uds_path": "v.sock"}},
+            NOT_STARTED + "This build of Hibana has no vsock device yet; remove it from the configuration"
             " to start the microVM.",
         ),
         (

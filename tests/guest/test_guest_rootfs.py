@@ -23,8 +23,10 @@ def drive() -> Iterator[Path]:
         yield copy
 
 
-def with_root(drive: Path, **more: bool) -> Callable[[Machine], None]:
-    config = BlockDeviceConfig(drive_id="rootfs", is_root_device=True, path_on_host=str(drive), **more)
+def with_root(drive: Path, is_read_only: bool = False) -> Callable[[Machine], None]:
+    config = BlockDeviceConfig(
+        drive_id="rootfs", is_root_device=True, path_on_host=str(drive), is_read_only=is_read_only
+    )
     return lambda api: api.put_drive(config)
 
 

@@ -174,9 +174,9 @@ def test_the_time_from_the_start_of_the_process_is_kept_if_there_is_an_api(
 def test_a_file_that_makes_no_microvm_ends_the_process(
     api: bool, config: bytes | None, sentence: str, stage: Stage, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    entropy: dict[str, Any] = {"entropy": {}}
+    vsock: dict[str, Any] = {"vsock": {"guest_cid": 3, "uds_path": "v.sock"}}
     with pytest.raises(BuildFromJsonError) as failure:
-        stage.session(api=api).run(config or stage.config(**entropy), None)
+        stage.session(api=api).run(config or stage.config(**vsock), None)
     assert str(failure.value).startswith(sentence)
     assert "Killing vCPU threads" not in messages(capfd)
 

@@ -20,6 +20,7 @@ from hibana.observe.metrics import MetricsWriter
 from hibana.observe.metrics_groups import METRICS
 from hibana.testing.engine import FakeEngine, Step
 from hibana.testing.fakes import FakeClock
+from hibana.testing.net import open_fake_tap
 from hibana.vmm import controller as controller_module
 from hibana.vmm import vcpu_thread
 from hibana.vmm.controller import Circumstances, Controller
@@ -98,7 +99,9 @@ class Process:
         self.serial = folder / "serial"
         self.clock = FakeClock()
         self.loop = Loop(self.clock)
-        self.controller = Controller(Circumstances("fake", boot_timer), Resources(), Store(1024), self.loop)
+        self.controller = Controller(
+            Circumstances("fake", boot_timer), Resources(open_fake_tap), Store(1024), self.loop
+        )
         self._dispatcher = Dispatcher(self.controller)
         self._closed = False
 
@@ -247,9 +250,9 @@ def test_there_is_no_start_without_a_kernel(process: Process) -> None:
 
 def test_a_device_that_this_build_lacks_is_named_at_the_start(process: Process) -> None:
     process.configure()
-    process.done("PUT", "/entropy", {})
+    process.done("PUT", "/vsock", {"guest_cid": 3, "uds_path": "v.sock"})
     assert process.fault(*START) == (
-        "Start microvm error: This build of Hibana has no entropy device yet; remove it from the configuration to start"
+        "Start microvm error: This build of Hibana has no vsock device yet; remove it from the configuration to start"
         " the microVM."
     )
 

@@ -122,7 +122,7 @@ def test_nothing_is_freed_under_a_thread_that_does_not_end(rigs: list[Rig], monk
     rig.machine.on_close(lambda: rig.story.append("closed"))
     rig.machine.start()
     gate = threading.Event()
-    rig.machine.post_to_devices(lambda: wait_for(gate))
+    rig.machine.threads[0].post(lambda: wait_for(gate))
     with monkeypatch.context() as impatient:
         impatient.setattr(vcpu_thread, "ANSWER_TIMEOUT_S", 0.01)
         with pytest.raises(VcpusDoNotAnswer):
@@ -155,11 +155,14 @@ def test_a_thread_that_cannot_be_had_leaves_a_microvm_that_can_be_closed(monkeyp
     assert rig.vm.closed
 
 
-def test_tasks_for_devices_run_on_the_first_vcpus_thread(rigs: list[Rig]) -> None:
+def test_tasks_for_devices_run_on_the_first_vcpus_thread_once_the_guest_runs(rigs: list[Rig]) -> None:
     rig = Rig((), ())
     rigs.append(rig)
     rig.machine.start()
     rig.machine.post_to_devices(lambda: rig.story.append(threading.current_thread().name))
+    rig.machine.threads[0].ask(lambda: None)
+    assert rig.story == []
+    rig.machine.resume()
     rig.machine.threads[0].ask(lambda: None)
     assert rig.story == ["fc_vcpu 0"]
 
