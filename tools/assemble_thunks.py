@@ -1,7 +1,8 @@
 """Assemble the machine code of the soft engine into Python tables; `--check` only compares.
 
-    thunks.S     → thunks.py             what stands between the library and a real CPU
-    selfcheck.S  → selfcheck_code.py     the guest of the start-up self-check
+    thunks.S         → thunks.py                what stands between the library and a real CPU
+    fast/UNIT.S      → fast/UNIT_code.py        what makes it fast, unit by unit
+    selfcheck.S      → selfcheck_code.py        the guest of the start-up self-check
 
 Needs GNU as. The offsets of offsets.py come in as symbols: `ENV.eflags` is `ENV_EFLAGS` in the source.
 """
@@ -19,6 +20,10 @@ _SOFT: Final = os.path.dirname(os.path.abspath(offsets.__file__))
 _PAGE: Final = 4096
 _SECTION: Final = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL: Final = struct.Struct("<IBBHQQ")
+_STRUCTURES: Final = (
+    *(offsets.UC, offsets.CPU, offsets.CC, offsets.FLOAT, offsets.SEGMENT, offsets.ENV),
+    *(offsets.TLB, offsets.TLBE, offsets.TB, offsets.TCG),
+)
 _SYMTAB: Final = 2
 _RELA: Final = 4
 
@@ -34,8 +39,10 @@ def main() -> int:
     """Write the tables, or compare them."""
     check = "--check" in sys.argv[1:]
     stale = 0
+    units = sorted(name.removesuffix(".S") for name in os.listdir(os.path.join(_SOFT, "fast")) if name.endswith(".S"))
     for source, table, render in (
         ("thunks.S", "thunks.py", render_thunks),
+        *((f"fast/{unit}.S", f"fast/{unit}_code.py", render_thunks) for unit in units),
         ("selfcheck.S", "selfcheck_code.py", render_guest),
     ):
         text = render(source, assemble(source))
@@ -64,7 +71,7 @@ def assemble(source: str) -> Program:
 
 def _offsets() -> str:
     lines = []
-    for structure in (offsets.UC, offsets.CPU, offsets.CC, offsets.FLOAT, offsets.SEGMENT, offsets.ENV):
+    for structure in _STRUCTURES:
         for name, value in vars(structure).items():
             if isinstance(value, int):
                 lines.append(f".equ {structure.__name__}_{name.upper()}, {value}\n")
@@ -104,41 +111,42 @@ def render_thunks(source: str, program: Program) -> str:
     entries = {name: value for name, value in labels.items() if value < cells}
     places = {name: value - cells for name, value in labels.items() if value >= cells}
     return (
-        _head(source, "The machine code around the library, and its labels.")
-        + _code(code)
-        + f"\nCELLS_AT: Final = {-(-len(code) // _PAGE) * _PAGE}\n"
-        + '"""The cells begin on the page after the code."""\n\n'
-        + f"CELLS_SIZE: Final = {end - cells}\n\n"
-        + f"ENTRIES: Final = {_mapping(entries)}\n"
-        + '"""Thunk → offset in CODE. A thunk with the name of a library function replaces it."""\n\n'
-        + f"CELLS: Final = {_mapping(places)}\n"
-        + '"""Cell → offset from CELLS_AT; `lib_NAME` and `libc_NAME` hold the addresses of functions."""\n'
+        f'"""The machine code of {source}, and its labels.\n\n'
+        'Written by tools/assemble_thunks.py; do not edit.\n"""\n\n'
+        "from typing import Final\n\nfrom hibana.engine.soft.assembled import Assembled\n\n"
+        "THUNKS: Final = Assembled(\n"
+        + f"    code={_code(code)}"
+        + f"    entries={_mapping(entries)},\n"
+        + f"    cells={_mapping(places)},\n"
+        + f"    cells_size={end - cells},\n"
+        + f"    cells_at={-(-len(code) // _PAGE) * _PAGE},\n"
+        + ")\n"
     )
 
 
 def render_guest(source: str, program: Program) -> str:
     """Write a guest program as Python."""
+    code = "".join(f'    "{line}"\n' for line in _lines(program.code))
+    labels = "".join(f'    "{name}": {value},\n' for name, value in program.labels.items())
     return (
-        _head(source, "The machine code of the self-check's guest, and its labels.")
-        + _code(program.code)
-        + f"\nLABELS: Final = {_mapping(program.labels)}\n"
-    )
-
-
-def _head(source: str, what: str) -> str:
-    return (
-        f'"""{what}\n\nWritten by tools/assemble_thunks.py out of {source}; do not edit.\n"""\n\n'
+        '"""The machine code of the self-check\'s guest, and its labels.\n\n'
+        f'Written by tools/assemble_thunks.py out of {source}; do not edit.\n"""\n\n'
         "from typing import Final\n\n"
+        f"CODE: Final = bytes.fromhex(\n{code})\n\n"
+        f"LABELS: Final = {{\n{labels}}}\n"
     )
 
 
 def _code(code: bytes) -> str:
-    lines = "".join(f'    "{code[at : at + 32].hex()}"\n' for at in range(0, len(code), 32))
-    return f"CODE: Final = bytes.fromhex(\n{lines})\n"
+    return "bytes.fromhex(\n" + "".join(f'        "{line}"\n' for line in _lines(code)) + "    ),\n"
+
+
+def _lines(code: bytes) -> list[str]:
+    return [code[at : at + 32].hex() for at in range(0, len(code), 32)]
 
 
 def _mapping(values: dict[str, int]) -> str:
-    return "{\n" + "".join(f'    "{name}": {value},\n' for name, value in values.items()) + "}"
+    return "{\n" + "".join(f'        "{name}": {value},\n' for name, value in values.items()) + "    }"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Find where libunicorn refers to the functions that thunks.S replaces, and write slots.py; `--check` only compares."""
+"""Find where libunicorn refers to the functions that thunks replace, and write slots.py; `--check` only compares."""
 
 import os
 import sys
 from typing import Final
 
 from hibana.engine.soft import library, relocations, thunks
+from hibana.engine.soft.fast import switch
 from hibana.engine.soft.offsets import BUILD_ID
 
 TABLE: Final = os.path.join(os.path.dirname(os.path.abspath(library.__file__)), "slots.py")
@@ -36,7 +37,8 @@ def render() -> str:
     """Write the slots of every thunk that has the name of a library function."""
     path = library.find()
     assert path is not None
-    slots = relocations.find(path, thunks.ENTRIES)
+    names = [*thunks.THUNKS.entries, *(name for unit in switch.UNITS.values() for name in unit.thunks.entries)]
+    slots = relocations.find(path, names)
     lines = "".join(f'    "{name}": {places},\n' for name, places in slots.items() if places)
     return (
         f'{_HEAD}BUILD_ID: Final = "{BUILD_ID}"\n\n'

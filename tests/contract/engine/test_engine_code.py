@@ -1,5 +1,7 @@
 """Code that changes: whoever writes it and through whatever address, what runs is what memory says."""
 
+import os
+from itertools import cycle
 from typing import Final
 
 import pytest
@@ -10,7 +12,9 @@ from tests.contract.engine.guests import HEAP, PRESENT, WRITABLE
 from tests.contract.engine.harness import Boot
 
 ROUNDS: Final = 100
-RETURN_IMM: Final = """
+# How often each of these guests changes its code may be said in HIBANA_CODE_ROUNDS, and is a multiple of 100.
+REPEATED: Final = max(1, int(os.environ.get("HIBANA_CODE_ROUNDS", ROUNDS)) // ROUNDS)
+RETURN_IMM: Final = f"""
 .macro FUNCTION at                  # write "mov eax, 0; ret" at an address
     mov byte ptr [\\at], 0xb8
     mov dword ptr [\\at + 1], 0
@@ -22,8 +26,11 @@ RETURN_IMM: Final = """
 .endm
 .macro ROUNDS_END                   # the loop over EBX, which begins at 1:
     inc ebx
-    cmp ebx, 100
+    cmp ebx, {ROUNDS}
     jne 1b
+    mov ebx, 1
+    dec dword ptr [rest]
+    jnz 1b
     END 1
 wrong:
     mov [got], eax
@@ -31,6 +38,7 @@ wrong:
     END 2
     .balign 8
 got: .long 0, 0
+rest: .long {REPEATED}
 .endm
 """
 
@@ -84,7 +92,7 @@ def test_code_rewritten_by(boot: Boot, name: str, target: str) -> None:
     function: .quad 0
     """
     )
-    values = iter(range(1, ROUNDS))
+    values = cycle(range(1, ROUNDS))
     guest.bus.answers[0x77] = lambda size: next(values)
     assert guest.run() == 1, f"returned and expected: {guest.numbers('got', 2, 4)}"
 
@@ -154,6 +162,34 @@ def test_code_written_through_another_address_of_the_same_page(boot: Boot) -> No
         lock add dword ptr [rdi + 1], 0x10000
         call rsi
         sub eax, 0x10000
+        CHECK
+        ROUNDS_END
+    """
+    )
+    guests.write_page(guest.memory, 0, HEAP | PRESENT | WRITABLE | guests.NO_EXECUTE)
+    assert guest.run() == 1, f"returned and expected: {guest.numbers('got', 2, 4)}"
+
+
+def test_two_functions_in_one_page_written_through_another_address(boot: Boot) -> None:
+    """The first write through the other address must not make the second one go unnoticed."""
+    guest = boot(
+        RETURN_IMM
+        + """
+    start:
+        mov edi, PAGES
+        FUNCTION rdi
+        FUNCTION rdi + 0x800
+        mov ebx, 1
+    1:  mov esi, HEAP
+        call rsi
+        add esi, 0x800
+        call rsi
+        mov [rdi + 1], ebx
+        mov [rdi + 0x801], ebx
+        call rsi
+        CHECK
+        mov esi, HEAP
+        call rsi
         CHECK
         ROUNDS_END
     """

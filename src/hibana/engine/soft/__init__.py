@@ -20,12 +20,14 @@ Read in this order:
 
 and below that, the part that holds on to one exact build of the library:
 
-    thunks.S           what must be machine code, and why; thunks.py is its assembled form
+    thunks.S           what must be machine code, and why; thunks.py is its assembled form (assembled.py)
     machine_code.py    the thunks in memory; relocations.py and slots.py say where the library is led to them
     offsets.py         the only place with an offset into unicorn's structures; probe.py proves them at start-up
     library.py         finding, recognising and loading the library
     alarm.py           the signal by which time and other threads reach the guest
     selfcheck.py       a tiny guest that proves the result before the real one is loaded
+
+What makes it fast is a chapter of its own, fast/, and none of it is needed: HIBANA_SOFT=plain leaves it out.
 
 Four rules keep this correct. Translated code must not check for kicks between the load and the store of one
 instruction (`no_exit_request`). What may longjmp is never called with a Python frame in between. Whoever writes guest

@@ -25,6 +25,7 @@ class UC:
     memory_mapping: Final = 288
     """Function from a guest-physical address to its memory region."""
     cpu: Final = 440
+    tcg_ctx: Final = 768
     stop_request: Final = 1389
     """u8: `uc_emu_start` returns as soon as the CPU loop ends."""
     invalid_addr: Final = 1416
@@ -51,6 +52,10 @@ class CPU:
     env_ptr: Final = 296
     icount_decr_ptr: Final = 304
     """Pointer to the word that every block looks at; a negative value ends the block."""
+    tb_jmp_cache: Final = 312
+    """TranslationBlock *[4096]: the next block by virtual address; emptied with the TLB."""
+    cluster_index: Final = 33172
+    """u32: part of what blocks are found by; always 0."""
     halted: Final = 33176
     """u32: HLT was executed."""
     exception_index: Final = 33184
@@ -60,8 +65,63 @@ class CPU:
     """Pointer to the CPUClass."""
     env: Final = 35408
     """The CPUX86State itself, after 2192 bytes of software TLB."""
+    icount_decr: Final = 35392
+    """That word."""
     kick: Final = 2
     """Relative to `*icount_decr_ptr`: the u16 that makes the word negative."""
+
+
+class TLB:
+    """`CPUTLB`: the software TLB, relative to the CPUX86State; one table for each of three kinds of access."""
+
+    MODES: Final = 3
+    """MMU indices: 0 = kernel with SMAP, 1 = user, 2 = kernel."""
+    mask: Final = -64
+    """u64: number of entries - 1, times the size of an entry."""
+    table: Final = -56
+    FAST_SIZE: Final = 16
+    """From the mask and table of one kind of access to those of the next."""
+    n_used_entries: Final = -2128
+    vtable: Final = -2112
+    """Eight entries that were pushed out of the table."""
+    VICTIMS: Final = 8
+    DESC_SIZE: Final = 696
+    """From the used entries and victims of one kind of access to those of the next."""
+
+
+class TLBE:
+    """`CPUTLBEntry`: a virtual page, and what to add to an address in it for the host's address."""
+
+    addr_read: Final = 0
+    addr_write: Final = 8
+    addr_code: Final = 16
+    """The page for an access of that kind, with flags in the low bits; -1 = not allowed."""
+    addend: Final = 32
+    SIZE: Final = 64
+    NOTDIRTY: Final = 0x400
+    """Flag: ask before a store whether the page holds translated code."""
+
+
+class TB:
+    """`TranslationBlock`: translated code, and what it was translated from."""
+
+    pc: Final = 0
+    cs_base: Final = 8
+    flags: Final = 16
+    """u32: hflags, and the bits of RFLAGS that translation depends on."""
+    cflags: Final = 24
+    """u32: how it was translated; bit 18 = no longer valid."""
+    code: Final = 32
+    """Pointer to the translated code."""
+    page_addr: Final = 72
+    """u64[2]: the pages it came from, as offsets into RAM; -1 = no second one."""
+
+
+class TCG:
+    """`TCGContext`: what is known while a block is being translated; `uc.tcg_ctx` points to it."""
+
+    cpu_env: Final = 39152
+    """u64: from the context to the operand that stands for the CPUX86State."""
 
 
 class CC:

@@ -8,12 +8,15 @@ import ctypes
 from typing import Final
 
 from hibana.engine.soft import cpuid, machine_code, probe
+from hibana.engine.soft.fast import switch
 from hibana.engine.soft.library import ARCH_X86, HOOK_INSN, HOOK_INTR, MODE_64, PROT_ALL, Library
 from hibana.engine.soft.machine_code import MachineCode
 from hibana.engine.soft.offsets import CC, CPU, ENV, REGION, UC
+from hibana.engine.soft.table import Table
 from hibana.errors import EngineError
 from hibana.memory.guest import GuestMemory
 from hibana.memory.layout import RAM_ABOVE_4G
+from hibana.units import PAGE
 
 PHYSICAL_END: Final = 1 << 63
 """Beyond what 64-bit page tables can name, and as far as the library can map."""
@@ -47,6 +50,7 @@ class Processor:
 
     def __init__(self) -> None:
         library, self.code = machine_code.load()
+        self._accelerations = switch.load()
         self._library = library
         self.handle = _open(library, self.code)
         self.cpu = ctypes.c_uint64.from_address(self.handle + UC.cpu).value
@@ -63,7 +67,7 @@ class Processor:
         self.start = library.uc_emu_start
         """(handle, eip, 0, 0, 0) → error: run until something wants the CPU back."""
 
-        self._tlb_flush = library.function("tlb_flush", None, ctypes.c_uint64)
+        self._tlb_flush = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(self._accelerations.address("tlb_flush"))
         self._invalidate = library.function(
             "tb_invalidate_phys_range", None, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64
         )
@@ -71,6 +75,8 @@ class Processor:
         self._update_fp_status = library.function("update_fp_status", None, ctypes.c_uint64)
         self._update_mxcsr_status = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(self.code.entry("update_mxcsr_status"))
         self._regions: tuple[tuple[int, int, int], ...] = ()
+        self._pages: Table | None = None
+        """Which pages of RAM hold translated code."""
         self._callbacks: list[object] = []
 
         self._set_features()
@@ -134,6 +140,11 @@ class Processor:
             if name:
                 code.set(f"{name}_region", self._region(region.start))
                 code.set(f"{name}_size", region.size)
+        self._pages = Table(memory.size // PAGE)
+        code.set("holds_code", self._pages.addr)
+        code.set("ram", memory.host_addr)
+        code.set("ram_size", memory.size)
+        self._accelerations.attach()
         memory.on_write = self.invalidate
 
     def map_mmio(self, start: int, end: int, read: object, write: object) -> None:
@@ -224,8 +235,11 @@ class Processor:
     def close(self) -> None:
         """Free the machine; only while nothing runs."""
         self._regions = ()  # the host may still write to the memory
-        self.code.release()
+        machine_code.release(self.code)
+        self._accelerations.detach()
         self._library.uc_close(self.handle)
+        self._accelerations.free()
+        self._pages = None
         self._callbacks.clear()
 
 

@@ -8,9 +8,15 @@
         .text
 
         .equ    RESULTS, 0x9000
-        .equ    TARGET, 0xA000                  # executable
-        .equ    ALIAS, 0xB000                   # the same page, writable
+        .equ    TARGET, 0xA000                  # executable, and so is the page behind it
+        .equ    ALIAS, 0xC000                   # the same page, writable and not executable
+        .equ    FRAMES, 0xD000                  # two pages whose first bytes are 1 and 2
+        .equ    LOW_PAGE_TABLE, 0x4000
+        .equ    HIGH_PAGE_TABLE, 0x5000
+        .equ    LOW_WINDOWS, 0x100000           # pages that may be mapped at will, in the lower half
+        .equ    HIGH_WINDOW, 0xFFFFFFFFFFE00000 # and in the upper one
         .equ    UNMAPPED, 0x40000000
+        .equ    ROUNDS, 32
 
         .equ    IA32_STAR, 0xC0000081
         .equ    IA32_LSTAR, 0xC0000082
@@ -80,6 +86,97 @@ alias:
         mov     rdx, 0x00C300000002B8           # mov eax, 2; ret
         mov     [ALIAS], rdx
         call    rsi
+        hlt
+
+# Code rewritten again and again: through its own address, through another one while the page holds other functions,
+# and across the end of its page with only the second page written. RBX counts rounds, RBP wrong results.
+rewrite:
+        xor     ebp, ebp
+        xor     ebx, ebx
+        mov     byte ptr [TARGET], 0xB8         # three times mov eax, 0; ret
+        mov     byte ptr [TARGET + 5], 0xC3
+        mov     byte ptr [TARGET + 0x800], 0xB8
+        mov     dword ptr [TARGET + 0x801], 0
+        mov     byte ptr [TARGET + 0x805], 0xC3
+        mov     dword ptr [TARGET + 0xFFD], 0x0000B8
+        mov     word ptr [TARGET + 0x1001], 0xC300
+1:      inc     ebx
+        mov     [TARGET + 1], ebx
+        mov     esi, TARGET
+        call    rsi
+        cmp     eax, ebx
+        setne   al
+        movzx   eax, al
+        add     ebp, eax
+        mov     edx, ebx                        # the first store lets the page's other function be
+        not     edx
+        mov     [ALIAS + 1], edx
+        mov     [ALIAS + 0x801], ebx
+        mov     esi, TARGET + 0x800
+        call    rsi
+        cmp     eax, ebx
+        setne   al
+        movzx   eax, al
+        add     ebp, eax
+        mov     [TARGET + 0x1000], bl           # bits 16-23
+        mov     esi, TARGET + 0xFFD
+        call    rsi
+        shr     eax, 16
+        cmp     eax, ebx
+        setne   al
+        movzx   eax, al
+        add     ebp, eax
+        cmp     ebx, ROUNDS
+        jne     1b
+        hlt
+
+# Pages that change with a write of CR3: more of them than are remembered one by one, and one above that is not global.
+# RBP counts what is wrong.
+address_spaces:
+        mov     rax, cr4
+        or      eax, 1 << 7                     # PGE
+        mov     cr4, rax
+        xor     ebp, ebp
+        xor     ebx, ebx
+1:      mov     ecx, FRAMES | 3                 # map frame (round & 1) at all windows
+        mov     eax, ebx
+        and     eax, 1
+        shl     eax, 12
+        add     ecx, eax
+        xor     edx, edx
+2:      mov     [LOW_PAGE_TABLE + 8 * (LOW_WINDOWS >> 12) + 8 * rdx], rcx
+        inc     edx
+        cmp     edx, 80
+        jne     2b
+        mov     [HIGH_PAGE_TABLE], rcx
+        mov     rax, cr3
+        mov     cr3, rax
+        mov     r8d, ebx
+        and     r8d, 1
+        inc     r8d                             # the first byte of that frame
+        mov     edx, 80                         # all windows in two rounds, a few in the next two
+        test    ebx, 2
+        jz      3f
+        mov     edx, 3
+3:      mov     esi, edx
+        shl     esi, 12
+        movzx   eax, byte ptr [LOW_WINDOWS + rsi - 0x1000]
+        cmp     eax, r8d
+        setne   al
+        movzx   eax, al
+        add     ebp, eax
+        dec     edx
+        jnz     3b
+        test    ebx, 4                          # in the second half the one above, too
+        jz      4f
+        movzx   eax, byte ptr [HIGH_WINDOW]
+        cmp     eax, r8d
+        setne   al
+        movzx   eax, al
+        add     ebp, eax
+4:      inc     ebx
+        cmp     ebx, 8
+        jne     1b
         hlt
 
 # Code changed by the host between two runs.

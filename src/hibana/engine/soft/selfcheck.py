@@ -18,7 +18,6 @@ from hibana.engine.soft.offsets import UC
 from hibana.engine.soft.processor import Processor
 from hibana.engine.soft.selfcheck_code import CODE, LABELS
 from hibana.engine.state import DebugRegs, DescriptorTable, Fpu, Regs, Segment, Sregs, VcpuEvents, VcpuState
-from hibana.errors import EngineError
 from hibana.memory.guest import GuestMemory
 from hibana.units import PAGE
 
@@ -26,15 +25,18 @@ _PML4: Final = 0x1000
 _PDPT: Final = 0x2000
 _PD: Final = 0x3000
 _PT: Final = 0x4000
-_IDT: Final = 0x5000
-_GDT: Final = 0x5800
+_HIGH: Final = 0x5000
 _CODE: Final = 0x6000
 _STACK_TOP: Final = 0x9000
 _RESULTS: Final = 0x9000
 _STOP: Final = _RESULTS + 0x60
+_GDT: Final = 0x9400
+_IDT: Final = 0x9800
 _TARGET: Final = 0xA000
-_ALIAS: Final = 0xB000
-_END: Final = 0xC000
+_ALIAS: Final = 0xC000
+_FRAMES: Final = 0xD000
+_END: Final = 0xF000
+_LAST_ENTRY: Final = 8 * 511
 
 _USABLE: Final = 7  # page table entry: present, writable, user
 _NO_EXECUTE: Final = 1 << 63
@@ -52,13 +54,12 @@ _FIRST: Final = bytes.fromhex("b8 03000000 c3")  # mov eax, 3; ret
 _SECOND: Final = bytes.fromhex("b8 04000000 c3")
 
 
-def check(processor: Processor, memory: GuestMemory) -> None:
-    """Run the guest. Raises EngineError naming what does not work."""
+def broken(processor: Processor, memory: GuestMemory) -> str:
+    """Run the guest. Name something that does not work; empty when everything does."""
     before, pick = memory.read(0, _END), processor.code.get("pick")
     try:
         memory.write(0, _image())
-        for what in _Check(processor, memory).broken():
-            raise EngineError(cause=f"the soft engine failed its self-check on this host: {what}.")
+        return next(iter(_Check(processor, memory).findings()), "")
     finally:
         memory.write(0, before)
         processor.code.set("pick", pick)
@@ -70,6 +71,10 @@ def _image() -> bytes:
     image = bytearray(_END)
     for table, entry in ((_PML4, _PDPT), (_PDPT, _PD), (_PD, _PT)):
         image[table : table + 8] = pack("<Q", entry | _USABLE)
+    # One page is all tables of the highest addresses at once: its last entry leads back to it.
+    for table in (_PML4, _HIGH):
+        image[table + _LAST_ENTRY : table + PAGE] = pack("<Q", _HIGH | _USABLE)
+    image[_FRAMES], image[_FRAMES + PAGE] = 1, 2
     pages = [page << 12 | _USABLE for page in range(_END // PAGE)]
     pages[_ALIAS // PAGE] = _TARGET | _USABLE | _NO_EXECUTE
     image[_PT : _PT + 8 * len(pages)] = pack(f"<{len(pages)}Q", *pages)
@@ -114,10 +119,17 @@ class _Check:
         processor.set_image(start)
         processor.derive()
 
-    def broken(self) -> list[str]:
+    def findings(self) -> list[str]:
         """Run everything; say what is wrong."""
         try:
-            return self._events() or self._kicks() or self._aliases() or self._host_writes()
+            return (
+                self._events()
+                or self._kicks()
+                or self._aliases()
+                or self._rewritten()
+                or self._host_writes()
+                or self._address_spaces()
+            )
         finally:
             self._alarm.close()
             self._wanted_exit.value = self._wanted_interrupt.value = 0
@@ -183,6 +195,18 @@ class _Check:
         self._run("alias")
         rax, rbx = self._processor.regs[0], self._processor.regs[3]
         return [] if (rbx, rax) == (1, 2) else ["code that changes through another mapping is not noticed"]
+
+    def _rewritten(self) -> list[str]:
+        """Execute code that is rewritten again and again, in its own page, in the next, and beside other functions."""
+        arrived = self._run("rewrite")
+        rounds, wrong = self._processor.regs[3], self._processor.regs[5]
+        return [] if arrived and rounds and not wrong else ["code that rewrites code is not noticed"]
+
+    def _address_spaces(self) -> list[str]:
+        """Change mappings by a write of CR3, through tables that lead back to themselves."""
+        arrived = self._run("address_spaces")
+        rounds, wrong = self._processor.regs[3], self._processor.regs[5]
+        return [] if arrived and rounds and not wrong else ["a write of CR3 leaves old mappings behind"]
 
     def _host_writes(self) -> list[str]:
         """Execute code that the host has changed."""

@@ -64,6 +64,8 @@
         .equ    CODE_SEG, ENV_SEGS + 1 * SEGMENT_SIZE
         .equ    STACK_SEG, ENV_SEGS + 2 * SEGMENT_SIZE
         .equ    GIB4, 1 << 32
+        .equ    PAGE_SHIFT, 12
+        .equ    PAGE, 1 << PAGE_SHIFT
         .equ    EXCP_HLT, 0x10001               # "leave the CPU loop", one past all vectors
         .equ    IN_IDT, 2                       # error codes: the index is one of the IDT
 
@@ -553,6 +555,61 @@ tlb_reset_dirty_by_vaddr:
         or      rdx, -1
         jmp     [rip + lib_tlb_reset_dirty]
 
+# ----------------------------------------------------------------------------------------------------------------------
+# void tlb_protect_code(struct uc_struct *uc, uint64_t ram_addr)
+# void tlb_unprotect_code(struct uc_struct *uc, uint64_t ram_addr)
+#
+# A page gets its first translation; it has lost its last. The library does nothing here; the table remembers.
+# ----------------------------------------------------------------------------------------------------------------------
+tlb_protect_code:
+        cmp     rsi, [rip + ram_size]
+        jae     1f
+        shr     rsi, PAGE_SHIFT
+        add     rsi, [rip + holds_code]
+        mov     byte ptr [rsi], 1
+1:      ret
+
+tlb_unprotect_code:
+        cmp     rsi, [rip + ram_size]
+        jae     1f
+        shr     rsi, PAGE_SHIFT
+        add     rsi, [rip + holds_code]
+        mov     byte ptr [rsi], 0
+1:      ret
+
+# ----------------------------------------------------------------------------------------------------------------------
+# void tlb_set_dirty(CPUState *cpu, uint64_t addr)
+#
+# After a store that had to ask whether it changes code (TLBE_NOTDIRTY): let the next one to this page through without.
+# The library does that when this mapping of the page cannot be executed, whatever else the page holds, and would not
+# see a store to the second of two functions. Let it through when the page holds no code. Each of the three tables.
+# ----------------------------------------------------------------------------------------------------------------------
+tlb_set_dirty:
+        add     rdi, CPU_ENV
+        and     rsi, -PAGE
+        lea     r8, [rsi + TLBE_NOTDIRTY]
+        mov     ecx, TLB_MODES
+1:      mov     r10, rsi
+        shr     r10, 6                          # page number * TLBE_SIZE
+        and     r10, [rdi + TLB_MASK]
+        add     r10, [rdi + TLB_TABLE]
+        cmp     r8, [r10 + TLBE_ADDR_WRITE]
+        jne     2f
+        mov     rax, rsi
+        add     rax, [r10 + TLBE_ADDEND]
+        sub     rax, [rip + ram]
+        cmp     rax, [rip + ram_size]
+        jae     2f
+        shr     rax, PAGE_SHIFT
+        add     rax, [rip + holds_code]
+        cmp     byte ptr [rax], 0
+        jne     2f
+        mov     [r10 + TLBE_ADDR_WRITE], rsi
+2:      add     rdi, TLB_FAST_SIZE
+        dec     ecx
+        jnz     1b
+        ret
+
         .balign 4096, 0xCC
 # ----------------------------------------------------------------------------------------------------------------------
 # Cells
@@ -572,6 +629,9 @@ low_ram_size:           .quad 0
 low_ram_region:         .quad 0
 high_ram_size:          .quad 0                 # from 4 GiB
 high_ram_region:        .quad 0
+ram:                    .quad 0                 # where guest RAM begins in this process
+ram_size:               .quad 0
+holds_code:             .quad 0                 # a table: one byte for each page of RAM, 1 = it holds translated code
 cpu:                    .quad 0                 # the CPUState of the VM, if there is one
 gave_up:                .quad 0                 # where in the library `abort` was called
 

@@ -11,8 +11,15 @@ from typing import Final
 import pytest
 
 from hibana.engine.soft import library, machine_code, relocations
+from hibana.engine.soft.assembled import Assembled
+from hibana.engine.soft.fast import switch
+from hibana.engine.soft.fast.switch import UNITS
+from hibana.engine.soft.machine_code import MachineCode
 from hibana.engine.soft.slots import BUILD_ID, SLOTS
-from hibana.engine.soft.thunks import CELLS, CELLS_AT, CELLS_SIZE, CODE, ENTRIES
+from hibana.engine.soft.thunks import THUNKS
+from hibana.units import PAGE
+
+ALL: Final[dict[str, Assembled]] = {"plain": THUNKS} | {name: unit.thunks for name, unit in UNITS.items()}
 
 ROOT: Final = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 4))
 
@@ -49,11 +56,20 @@ def test_the_slots_are_those_of_the_expected_build() -> None:
     assert path and library.build_id(path) == BUILD_ID
 
 
-def test_every_thunk_named_after_a_function_replaces_it() -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_every_thunk_named_after_a_function_replaces_it(name: str) -> None:
     path = library.find()
     assert path
-    with_slots = {name for name, slots in relocations.find(path, ENTRIES).items() if slots}
-    assert with_slots == set(SLOTS)
+    with_slots = {name for name, slots in relocations.find(path, ALL[name].entries).items() if slots}
+    assert with_slots and with_slots == ALL[name].entries.keys() & SLOTS.keys()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_cells_and_code_have_pages_of_their_own(name: str) -> None:
+    assembled = ALL[name]
+    assert assembled.cells_at % PAGE == 0
+    assert 0 < len(assembled.code) <= assembled.cells_at
+    assert max(assembled.cells.values()) < assembled.cells_size <= PAGE
 
 
 def _permissions(address: int) -> str:
@@ -65,26 +81,34 @@ def _permissions(address: int) -> str:
     raise AssertionError(f"{address:#x} is not mapped")
 
 
+def _loaded() -> tuple[library.Library, dict[str, MachineCode]]:
+    loaded, plain = machine_code.load()
+    return loaded, {"plain": plain} | switch.load().on
+
+
 def test_no_page_is_writable_and_executable_at_once() -> None:
-    _, code = machine_code.load()
-    assert _permissions(code.entry("poke")) == "r-xp"
-    assert _permissions(code.cell("wanted")) == "rw-p"
-    assert len(CODE) <= CELLS_AT and max(CELLS.values()) < CELLS_SIZE <= 4096
+    for name, code in _loaded()[1].items():
+        assert {_permissions(code.entry(entry)) for entry in ALL[name].entries} == {"r-xp"}
+        assert {_permissions(code.cell(cell)) for cell in ALL[name].cells} == {"rw-p"}
 
 
 def test_redirected_slots_hold_the_thunk_and_are_read_only_again() -> None:
-    loaded, code = machine_code.load()
+    """A unit goes before the plain engine; calls of helpers within the library stay, but for those of a unit."""
+    loaded, codes = _loaded()
     for name, slots in SLOTS.items():
-        for offset, kind in slots:
+        owners = [owner for owner, code in codes.items() if name in code.entries]
+        for offset, kind in slots if owners else ():
             address = loaded.base + offset
             assert kind == relocations.CALL or _permissions(address)[1] == "-", name
-            replaced = not (name.startswith("helper_") and kind == relocations.CALL)
-            assert (ctypes.c_uint64.from_address(address).value == code.entry(name)) == replaced, name
+            replaced = not (owners == ["plain"] and name.startswith("helper_") and kind == relocations.CALL)
+            target = codes[owners[-1]].entry(name) if replaced else 0
+            assert (ctypes.c_uint64.from_address(address).value == target) == replaced, name
 
 
 def test_cells_hold_the_functions_they_are_named_after() -> None:
-    loaded, code = machine_code.load()
-    functions = [cell for cell in CELLS if cell.startswith("lib_")]
-    assert functions
-    for cell in functions:
-        assert code.get(cell) == loaded.address(cell.removeprefix("lib_"))
+    loaded, codes = _loaded()
+    for name, code in codes.items():
+        functions = [cell for cell in ALL[name].cells if cell.startswith("lib_")]
+        assert functions
+        for cell in functions:
+            assert code.get(cell) == loaded.address(cell.removeprefix("lib_"))

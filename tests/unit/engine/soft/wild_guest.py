@@ -2,6 +2,8 @@
 
     python wild_guest.py SEED...        prints one line for each seed: the seed, why the run ended, how
 
+A guest must also leave the tables of the engine's accelerations as they promise to be (fast/promises.py).
+
 Half of the bytes are noise, half are instructions that matter to an engine, with operands that hurt. Most guests can
 survive their own exceptions, so that they get somewhere: every vector leads to a few lines that pick a new address.
 """
@@ -18,6 +20,7 @@ from hibana.engine.soft.vm import SoftVm
 from hibana.engine.state import DescriptorTable, Regs, Segment, VcpuState
 from hibana.memory.guest import GuestMemory
 from hibana.units import MIB
+from tests.unit.engine.soft.fast import promises
 
 RUN_S: Final = 0.1
 PATIENCE_S: Final = 20.0
@@ -169,7 +172,7 @@ def wild_state(state: VcpuState, dice: random.Random, bits: int) -> VcpuState:
 
 
 def run_wild(seed: int) -> Stop | None:
-    """Run one guest for a moment and kick it; None when it does not listen."""
+    """Run one guest for a moment and kick it; None when it does not listen or leaves a table in disorder."""
     dice = random.Random(seed)
     memory = GuestMemory(dice.choice((2, 4, 16)) * MIB)
     vm: SoftVm = SoftEngine().create_vm(memory, dice.choice((1, 1, 2)), NoDevices())
@@ -184,6 +187,9 @@ def run_wild(seed: int) -> Stop | None:
     vm.runners[0].kick()
     thread.join(PATIENCE_S)
     if not stops:
+        return None
+    if disorder := promises.broken(vm._processor, memory):
+        print(*disorder, sep="; ", end=" ")
         return None
     vm.close()
     memory.close()

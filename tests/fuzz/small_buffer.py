@@ -1,0 +1,26 @@
+"""A small translation buffer for the soft engine: it is full every few programs, and all translations go at once.
+
+In a virtual machine this happens once in a long while. Here it shall happen in the middle of programs.
+"""
+
+import ctypes
+from typing import Any, Final
+
+from hibana.engine.soft import machine_code
+from hibana.units import MIB
+
+_SIZE: Final = 1 * MIB
+_SET_BUFFER_SIZE: Final = 13 | 1 << 26 | 1 << 30  # UC_CTL_TCG_BUFFER_SIZE, one argument, write
+
+
+def use() -> None:
+    """Make all machines of this process with it; before the first one."""
+    library, _ = machine_code.load()
+    opened = library.uc_open
+    control = library.function("uc_ctl", ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_uint32)
+
+    def uc_open(arch: int, mode: int, handle: Any) -> int:
+        error: int = opened(arch, mode, handle)
+        return error or int(control(handle._obj.value, _SET_BUFFER_SIZE, _SIZE))
+
+    library.uc_open = uc_open
