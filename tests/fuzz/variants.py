@@ -31,7 +31,7 @@ class Variant(NamedTuple):
 
 VARIANTS: Final = {
     "plain": Variant("soft", {"HIBANA_SOFT": "plain"}),
-    "accelerated": Variant("soft", {}),
+    "accelerated": Variant("soft", {"HIBANA_SOFT": "fast"}),
     "kvm": Variant("kvm", {}),
 }
 REFERENCE: Final = "plain"
