@@ -184,6 +184,11 @@ class Guest:
     def _word(self, addr: int) -> int:
         return int.from_bytes(self.memory.read(addr, 2), "little")
 
+    def switch_off(self) -> None:
+        """Give the RAM back to the host. Raises BufferError while the device holds on to any of it."""
+        self.memory.close()
+        self.memory._mapping.close()
+
     # --- what must never be -------------------------------------------------------------------------------------------
 
     def stray_writes(self) -> list[int]:
