@@ -186,8 +186,9 @@ class Guest:
 
     def switch_off(self) -> None:
         """Give the RAM back to the host. Raises BufferError while the device holds on to any of it."""
+        mapping = self.memory._mapping
         self.memory.close()
-        self.memory._mapping.close()
+        mapping.close()
 
     # --- what must never be -------------------------------------------------------------------------------------------
 

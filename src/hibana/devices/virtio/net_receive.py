@@ -197,6 +197,7 @@ class Receiver:
 
     def _settle(self, size: int) -> list[tuple[int, int]]:
         """Finish the frame that has been read: give the used elements of its chains."""
+        size = min(size, LARGEST_FRAME)  # with the spare buffer, there was room for more than the chains hold
         head, room, buffers, windows = self._chains.popleft()
         self._size -= room
         self._buffers -= len(buffers)

@@ -164,6 +164,18 @@ def test_frames_wait_for_the_limiter_in_the_queue() -> None:
     assert card.driver.rings[TX].wants_notification_at == 3
 
 
+def test_a_limit_that_is_lifted_holds_until_its_time_has_passed() -> None:
+    card = Card(ops=Limit(1, 0, 1000)).start()
+    card.send(bytes(20))
+    card.send(bytes(21))
+    card.net.tx_limiter.update(None, Limit(0, 0, 0))
+    card.driver.kick(TX)
+    assert card.tap.sent == [bytes(20)]
+    card.time.advance(0.1)
+    card.send(bytes(22))
+    assert card.tap.sent == [bytes(20), bytes(21), bytes(22)]
+
+
 def test_the_limiter_counts_bytes_with_the_header() -> None:
     card = Card(tx_limit=Limit(100, 0, 1000)).start()
     card.send(bytes(100))

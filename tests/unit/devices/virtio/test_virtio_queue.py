@@ -128,8 +128,9 @@ def test_a_reset_forgets_the_driver_and_lets_go_of_its_memory() -> None:
     queue.reset()
     assert (queue.size, queue.ready) == (256, False)
     assert (queue.descriptors_addr, queue.avail_addr, queue.used_addr) == (0, 0, 0)
+    mapping = memory._mapping
     memory.close()
-    memory._mapping.close()  # raises BufferError while there is a window
+    mapping.close()  # raises BufferError while there is a window
     with pytest.raises(GuestFault, match="not marked ready"):
         queue.activate(memory, False)
 
