@@ -1,7 +1,7 @@
 """Run generated programs on two variants of an engine and report those that do not end alike.
 
-    python -m tests.fuzz [--programs N] [--first SEED] [--with VARIANT] [--mutant NAME] [--jobs N]
-    python -m tests.fuzz --seed SEED [--without BLOCK,BLOCK…]
+python -m tests.fuzz [--programs N] [--first SEED] [--with VARIANT] [--mutant NAME] [--jobs N]
+python -m tests.fuzz --seed SEED [--without BLOCK,BLOCK…]
 """
 
 import argparse

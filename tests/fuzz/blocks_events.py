@@ -6,7 +6,7 @@ from typing import Final
 from hibana.units import PAGE
 from tests.fuzz import integer, world
 from tests.fuzz.blocks_execute import in_user_mode
-from tests.fuzz.encoder import R12, R13, RAX, RBX, RCX, RDI, RDX, RSI, RSP, E, NE
+from tests.fuzz.encoder import R12, R13, RAX, RBX, RCX, RDI, RDX, RSI, RSP, E
 from tests.fuzz.generator import AF, ARITHMETIC, FREE, Entry, Generator
 from tests.fuzz.world import AT_RECORD, DATA, K, L, U, at
 
@@ -104,7 +104,8 @@ _FAULTS: Final[tuple[Callable[[Generator], None], ...]] = (
 )  # fmt: skip
 _USER_FAULTS: Final[tuple[Callable[[Generator], None], ...]] = (
     *(_divide,) * 2, *(_unmapped,) * 3, _raw("0f0b"), _raw("cc"), _raw("cd04"), _raw("cd21"), _raw("fa"), _raw("f4"),
-    _raw("e480"), _raw("e680"), _raw("0f20d8"), _raw("0f22d8"), _raw("0f32"), _raw("0f0138"), _raw("48cf"), _raw("0f08"),
+    _raw("e480"), _raw("e680"), _raw("0f20d8"), _raw("0f22d8"), _raw("0f32"), _raw("0f0138"), _raw("48cf"),
+    _raw("0f08"),
 )  # fmt: skip
 
 
@@ -161,7 +162,6 @@ def _string_fault(g: Generator) -> None:
 
 def _single_steps(g: Generator) -> None:
     """Set TF for a few instructions."""
-    code = g.code
     g.aim_at_data()
     _change_trap_flag(g, 5)
     integer.soup(g, 1 + g.below(8))

@@ -140,10 +140,15 @@ def _global(g: Generator) -> None:
         enter_space(g, g.below(world.SPACES))
         touch(g, address)
         write_entries(g, window.table, index, [entry(g, data_frame(g), flags) for _ in range(2)])
-        if stays:
-            g.pick((lambda: invalidate(g, address, 2), lambda: toggle_global_pages(g, 1 + g.below(2))))()
+        choice = g.below(2)
+        if stays and choice:
+            toggle_global_pages(g, 1 + g.below(2))
+        elif stays:
+            invalidate(g, address, 2)
+        elif choice:
+            reload(g)
         else:
-            g.pick((lambda: enter_space(g, g.below(world.SPACES)), lambda: reload(g)))()
+            enter_space(g, g.below(world.SPACES))
         touch(g, address)
         touch(g, address + PAGE)
 
@@ -178,7 +183,7 @@ def _big(g: Generator) -> None:
 def _sweep(g: Generator) -> None:
     """Map and touch so many pages that caches of any size overflow, before and after a switch."""
     window, space = _somewhere(g)
-    code, count = g.code, g.pick((20, 70, 100, 200, 400))
+    count = g.pick((20, 70, 100, 200, 400))
     first = g.below(world.WINDOW_PAGES - count + 1)
     flags = _flags(g, window)
     for _ in range(1 + g.below(2)):
@@ -322,7 +327,10 @@ def _upper_tables(g: Generator) -> None:
     changed = g.pick((0, everything & ~WRITABLE, everything | NO_EXECUTE, everything & ~PRESENT, everything))
     table = tables[g.below(world.SPACES)] if changed == everything else tables[space]
     write_entries(g, directory, place, [entry(g, table, changed)])
-    g.pick((lambda: reload(g), lambda: invalidate(g, window.base + index * PAGE)))()
+    if g.pick((False, True)):
+        invalidate(g, window.base + index * PAGE)
+    else:
+        reload(g)
     touch(g, window.base + index * PAGE)
     touch(g, window.base + index * PAGE)
     write_entries(g, directory, place, [entry(g, tables[space], everything)])

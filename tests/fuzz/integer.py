@@ -117,7 +117,9 @@ def extend(g: Generator) -> None:
 def address(g: Generator) -> None:
     """LEA with everything."""
     index = g.free()
-    g.code.rm(b"\x8d", g.free(), g.pick((g.free(), R12)), g.number() >> 33, g.pick(_WIDE), index=index, scale=g.below(4))
+    g.code.rm(
+        b"\x8d", g.free(), g.pick((g.free(), R12)), g.number() >> 33, g.pick(_WIDE), index=index, scale=g.below(4)
+    )
 
 
 def indexed(g: Generator) -> None:

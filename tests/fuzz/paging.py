@@ -154,4 +154,3 @@ def read_entry(g: Generator, table: int, index: int) -> None:
     g.code.load(RAX, at(g.pick((K, L)), table, 8 * index))
     g.code.rm(b"\x03", RBX, RAX, 0, 8)
     g.flags(ARITHMETIC)
-

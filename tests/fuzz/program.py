@@ -146,4 +146,3 @@ def _end(first: int) -> Block:
     code.bind(again)
     code.jump_to(RAX)
     return Block("end", *code.finish(), range(0))
-

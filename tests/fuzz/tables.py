@@ -118,4 +118,3 @@ def start_state(reset: VcpuState, layout: Layout, regs: Regs, cr4: int, msrs: di
     return VcpuState(
         regs, sregs, reset.fpu, reset.debugregs, reset.events, {**reset.msrs, **msrs}, reset.lapic, reset.xcr0, RUNNABLE
     )
-

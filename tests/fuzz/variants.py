@@ -21,7 +21,15 @@ class Variant(NamedTuple):
 
     def command(self, mutant: str = "") -> list[str]:
         """Give the command line of a worker."""
-        return [sys.executable, "-X", "faulthandler", "-m", "tests.fuzz.worker", self.engine, *([mutant] if mutant else [])]
+        return [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-m",
+            "tests.fuzz.worker",
+            self.engine,
+            *([mutant] if mutant else []),
+        ]
 
     def environment(self) -> dict[str, str]:
         """Give the environment of a worker: nothing of ours but the switches."""

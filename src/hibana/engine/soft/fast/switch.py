@@ -1,8 +1,9 @@
 """Which accelerations are on, in this process and for its VM.
 
 None of them, unless `HIBANA_SOFT` says otherwise, until enough random programs have been compared with the plain
-engine's (tests/fuzz): `fast` takes all of them, `fast,-dirty,-block-cache` leaves out the ones named. The choice is made once, before the library opens its first machine, because the library copies the
-table of its helpers then; `fall_back` undoes it between two machines.
+engine's (tests/fuzz): `fast` takes all of them, `fast,-dirty,-block-cache` leaves out the ones named. The choice is
+made once, before the library opens its first machine, because the library copies the table of its helpers then;
+`fall_back` undoes it between two machines.
 """
 
 import functools
