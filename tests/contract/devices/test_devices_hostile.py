@@ -4,6 +4,7 @@ HIBANA_NIGHTLY=1 tries 50 000 scripts a device instead of 2 000.
 """
 
 import os
+from collections.abc import Iterator
 from typing import Final
 
 import pytest
@@ -20,9 +21,11 @@ _HOURS: Final = 3600.0
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quiet() -> None:
+def quiet() -> Iterator[None]:
     """A mad driver fills logs, at the rate that logs are limited to."""
     log.configure(level=log.OFF)
+    yield
+    log.configure(level=log.INFO)
 
 
 @pytest.mark.parametrize("name", DEVICES)
