@@ -3,6 +3,7 @@
 import os
 from typing import Final
 
+from hibana.devices.rate_limiter import TokenBucket
 from hibana.errors import SerialOutError, os_text
 from hibana.observe import log
 from hibana.observe.metrics_groups import METRICS
@@ -41,3 +42,19 @@ class SerialOutput:
             METRICS.uart.error_count += 1
             return False
         return True
+
+
+class RateLimitedOutput:
+    """Lets through what a token bucket has room for, and drops the rest without a word (api.md §3.11)."""
+
+    def __init__(self, output: SerialOutput, bucket: TokenBucket) -> None:
+        """Limit an output to one byte a token."""
+        self._output = output
+        self._bucket = bucket
+
+    def write(self, byte: int) -> bool:
+        """Write or drop one byte; only one that should have gone out and did not is lost."""
+        if self._bucket.reduce(1) is None:
+            METRICS.uart.rate_limiter_dropped_bytes += 1
+            return True
+        return self._output.write(byte)

@@ -14,9 +14,11 @@ from hibana.bus.home import Home
 from hibana.bus.irq import IrqLine
 from hibana.bus.loop import Loop
 from hibana.config.drive import BlockDeviceConfig, Drive
+from hibana.config.serial import SerialConfig
 from hibana.devices import boot_timer, i8042, uart16550
 from hibana.devices.boot_timer import BootTimer, Moment
 from hibana.devices.i8042 import I8042
+from hibana.devices.rate_limiter import TokenBucket
 from hibana.devices.uart16550 import Uart16550
 from hibana.engine.interface import Engine, Vm
 from hibana.errors import (
@@ -29,14 +31,14 @@ from hibana.errors import (
     VmmError,
 )
 from hibana.host.serial_input import SerialInput
-from hibana.host.serial_output import SerialOutput, open_serial_file
+from hibana.host.serial_output import RateLimitedOutput, SerialOutput, open_serial_file
 from hibana.host.terminal import Terminal
 from hibana.memory import layout
 from hibana.memory.allocator import Pools
 from hibana.memory.guest import GuestMemory, HugePages
 from hibana.observe import log
 from hibana.units import MIB
-from hibana.vmm.attached import AttachedDrive, AttachedInterface, entropy_device
+from hibana.vmm.attached import AttachedDrive, AttachedInterface, entropy_device, limit
 from hibana.vmm.blueprint import Blueprint
 from hibana.vmm.machine import EXIT_OK, EndHandler, Machine
 from hibana.vmm.slots import MmioSlots
@@ -62,7 +64,7 @@ def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_en
         images = load_images(memory, plan.kernel_fd, plan.initrd_fd)
         log.debug(f"Kernel loaded using {images.kernel.entry.protocol.value}")
         _append(cmdline, "pci=off")
-        _attach_serial(machine, bus, vm, loop, plan.serial_out_path)
+        _attach_serial(machine, bus, vm, loop, plan.serial)
         _attach_keyboard(machine, bus, vm)
         if plan.boot_timer:
             bus.mmio.insert(layout.BOOT_TIMER, boot_timer.SIZE, BootTimer(started))
@@ -98,20 +100,27 @@ def _append(cmdline: Cmdline, item: str) -> None:
         raise StartCmdlineError(cause=error) from error
 
 
-def _attach_serial(machine: Machine, bus: GuestBus, vm: Vm, loop: Loop, path: str | None) -> None:
+def _attach_serial(machine: Machine, bus: GuestBus, vm: Vm, loop: Loop, config: SerialConfig) -> None:
     irq = IrqLine(lambda: vm.pulse(layout.GSI_SERIAL))
-    if path is None:
+    if config.serial_out_path is None:
         terminal = Terminal(_STDIN, _STDOUT)
-        uart = Uart16550(SerialOutput(_STDOUT), irq)
+        uart = Uart16550(_limited(SerialOutput(_STDOUT), config), irq)
         keys = SerialInput(_STDIN, uart, loop, machine.post_to_devices)
         machine.on_start(terminal.take)
         machine.on_start(keys.start)
         machine.on_close(terminal.give_back)
     else:
-        fd = _open_serial_file(path)
-        uart = Uart16550(SerialOutput(fd), irq)
+        fd = _open_serial_file(config.serial_out_path)
+        uart = Uart16550(_limited(SerialOutput(fd), config), irq)
         machine.on_close(lambda: os.close(fd))
     bus.ports.insert(layout.PORT_SERIAL, uart16550.SIZE, uart)
+
+
+def _limited(output: SerialOutput, config: SerialConfig) -> SerialOutput | RateLimitedOutput:
+    wanted = limit(config.rate_limiter)
+    if wanted is None or not wanted.size or not wanted.refill_time_ms:
+        return output
+    return RateLimitedOutput(output, TokenBucket(wanted))
 
 
 def _open_serial_file(path: str) -> int:

@@ -112,8 +112,8 @@ def limits(config: RateLimiterConfig | None) -> tuple[Limit | None, Limit | None
     """Translate a rate limiter as users write it: bandwidth and operations."""
     if config is None:
         return None, None
-    return _limit(config.bandwidth), _limit(config.ops)
+    return limit(config.bandwidth), limit(config.ops)
 
 
-def _limit(bucket: TokenBucketConfig | None) -> Limit | None:
+def limit(bucket: TokenBucketConfig | None) -> Limit | None:
     return Limit(bucket.size, bucket.one_time_burst or 0, bucket.refill_time) if bucket else None

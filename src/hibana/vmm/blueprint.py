@@ -7,6 +7,7 @@ from hibana.config.drive import Drive
 from hibana.config.entropy import EntropyDeviceConfig
 from hibana.config.machine import HugePages
 from hibana.config.net import Interface
+from hibana.config.serial import SerialConfig
 
 
 class Blueprint(NamedTuple):
@@ -19,7 +20,7 @@ class Blueprint(NamedTuple):
     kernel_fd: int
     initrd_fd: int | None
     boot_args: str
-    serial_out_path: str | None
+    serial: SerialConfig
     boot_timer: bool
     drives: Sequence[Drive] = ()
     interfaces: Sequence[Interface] = ()

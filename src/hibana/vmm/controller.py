@@ -99,7 +99,7 @@ class Controller:
             kernel_fd=source.kernel_fd,
             initrd_fd=source.initrd_fd,
             boot_args=source.boot_args,
-            serial_out_path=self._resources.serial.serial_out_path,
+            serial=self._resources.serial,
             boot_timer=self._circumstances.boot_timer,
             drives=self._resources.drives,
             interfaces=self._resources.nets,

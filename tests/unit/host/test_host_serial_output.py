@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from hibana.devices.rate_limiter import Limit, TokenBucket
 from hibana.devices.uart16550 import Sink
 from hibana.errors import SerialOutError
-from hibana.host.serial_output import SerialOutput, open_serial_file
+from hibana.host.serial_output import RateLimitedOutput, SerialOutput, open_serial_file
 from hibana.observe.metrics_groups import METRICS
+from hibana.testing.fakes import FakeClock
 
 
 def test_each_byte_is_out_the_moment_it_is_written() -> None:
@@ -72,3 +74,16 @@ def test_a_file_that_cannot_be_opened_is_the_users_error(tmp_path: Path) -> None
     with pytest.raises(SerialOutError) as caught:
         open_serial_file(str(tmp_path / "no" / "such"))
     assert str(caught.value) == "Error with EventFd: No such file or directory (os error 2)"
+
+
+def test_a_rate_limit_drops_what_exceeds_it_and_counts_it(tmp_path: Path) -> None:
+    dropped = METRICS.uart.rate_limiter_dropped_bytes
+    clock = FakeClock()
+    fd = open_serial_file(str(tmp_path / "console"))
+    limited: Sink = RateLimitedOutput(SerialOutput(fd), TokenBucket(Limit(3, 0, 1000), lambda: int(clock() * 1e9)))
+    assert all(limited.write(byte) for byte in b"abcde")
+    assert METRICS.uart.rate_limiter_dropped_bytes == dropped + 2
+    clock.advance(1)
+    assert limited.write(ord("f"))
+    os.close(fd)
+    assert (tmp_path / "console").read_bytes() == b"abcf"

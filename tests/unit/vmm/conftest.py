@@ -7,6 +7,7 @@ import pytest
 
 from hibana.bus.loop import Loop
 from hibana.config.resources import Resources
+from hibana.config.serial import SerialConfig
 from hibana.devices import boot_timer
 from hibana.memory import layout
 from hibana.testing.net import open_fake_tap
@@ -46,7 +47,7 @@ class Workshop:
             kernel_fd=file_of(KERNEL),
             initrd_fd=None,
             boot_args=boot_args,
-            serial_out_path=str(self.folder / "console"),
+            serial=SerialConfig(serial_out_path=str(self.folder / "console")),
             boot_timer=False,
             drives=resources.drives,
             interfaces=resources.nets,

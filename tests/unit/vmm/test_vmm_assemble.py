@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hibana.bus.loop import Loop
+from hibana.config.serial import SerialConfig
 from hibana.devices.boot_timer import Moment
 from hibana.engine.interface import Bus, Engine
 from hibana.engine.soft.engine import SoftEngine
@@ -48,7 +49,7 @@ class Site:
             kernel_fd=-1,
             initrd_fd=None,
             boot_args="console=ttyS0",
-            serial_out_path=str(self.serial),
+            serial=SerialConfig(serial_out_path=str(self.serial)),
             boot_timer=False,
         )._replace(**differences)
         return plan if plan.kernel_fd >= 0 else plan._replace(kernel_fd=file_of(KERNEL))
@@ -192,7 +193,7 @@ def test_the_host_ends_wait_for_the_start(site: Site, monkeypatch: pytest.Monkey
     read_end, write_end = os.pipe()
     monkeypatch.setattr("hibana.vmm.assemble._STDIN", read_end)
     monkeypatch.setattr("hibana.vmm.assemble._STDOUT", write_end)
-    machine = site.assemble(serial_out_path=None)
+    machine = site.assemble(serial=SerialConfig())
     assert os.get_blocking(write_end)
     machine.start()
     assert not os.get_blocking(write_end)
@@ -252,7 +253,7 @@ def test_a_kernel_that_is_none_is_refused(site: Site, image: bytes, kind: str, s
             " structure.",
         ),
         (
-            {"serial_out_path": "/nowhere/serial"},
+            {"serial": SerialConfig(serial_out_path="/nowhere/serial")},
             "Failed to create device manager: Error with EventFd: No such file or directory (os error 2)",
         ),
         (
@@ -296,7 +297,7 @@ def test_an_engine_may_have_no_vm_to_give(site: Site) -> None:
 
 def test_a_second_try_finds_everything_as_it_was(site: Site) -> None:
     kernel = file_of(KERNEL)
-    site.refused(kernel_fd=kernel, serial_out_path="/nowhere/serial")
+    site.refused(kernel_fd=kernel, serial=SerialConfig(serial_out_path="/nowhere/serial"))
     site.run(out(0x3F8, *b"ok"), kernel_fd=kernel)
     assert site.serial.read_bytes() == b"ok"
 
@@ -307,5 +308,5 @@ def test_the_soft_engine_too_can_be_tried_again(site: Site) -> None:
         pytest.skip(reason)
     assemble(site.plan(), engine, site.loop, STARTED, site.ended.set).close()  # the library and a thread of its stay
     for _ in range(2):
-        assert "No such file" in site.refused(engine, serial_out_path="/nowhere/serial")
+        assert "No such file" in site.refused(engine, serial=SerialConfig(serial_out_path="/nowhere/serial"))
     assemble(site.plan(), engine, site.loop, STARTED, site.ended.set).close()
