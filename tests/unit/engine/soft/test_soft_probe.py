@@ -110,7 +110,9 @@ def _find_env(loaded: Library, handle: int) -> tuple[int, int]:
         end = next((end for start, end in ranges if start <= pointer < end), None)
         if end:
             at = ctypes.string_at(pointer, min(1 << 16, end - pointer)).find(pattern)
-            if at >= 0 and handle.to_bytes(8, "little") in ctypes.string_at(pointer, at):
+            # Our own copy of the pattern lies in the heap, too: a CPU points to its owner and to its registers.
+            before = ctypes.string_at(pointer, max(at, 0))
+            if all(place.to_bytes(8, "little") in before for place in (handle, pointer + at)):
                 hits.append((offset, at))
     return hits[0]
 
