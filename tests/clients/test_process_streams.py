@@ -49,6 +49,7 @@ def test_the_end_of_standard_input_is_not_the_end_of_the_microvm(start: Start) -
     type_in(vmm, "last words")
     keyboard(vmm).close()
     vmm.wait_for(DETACHED, "log")
+    vmm.wait_for("last words")  # the guest may still be busy with them
     assert vmm.out == "last words"
     assert vmm.state == "Running"
 
