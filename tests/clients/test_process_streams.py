@@ -1,6 +1,7 @@
 """Standard streams, terminals and FIFOs: nobody who does not listen or type can stop a microVM."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -136,6 +137,27 @@ def test_a_console_whose_reader_has_gone_is_written_to_in_vain(start: Start) -> 
     type_in(vmm, "helloq")
     assert vmm.wait() == 0
     assert "Received signal 13" in (vmm.folder / "log").read_text()
+
+
+def test_a_log_whose_reader_has_gone_is_not_told_of_its_own_broken_pipe_for_ever(start: Start) -> None:
+    vmm = start("--level", "Error", "--metrics-path", "metrics", guest=HALT, stdout=subprocess.PIPE)
+    assert vmm.state == "Running"
+    assert vmm.process.stdout
+    vmm.process.stdout.close()
+    vmm.process.stdout = None
+    vmm.process.send_signal(signal.SIGPIPE)
+    give_up = time.monotonic() + PATIENCE_S
+    seen = broken_pipes(vmm)
+    while seen == 0 or broken_pipes(vmm):
+        assert time.monotonic() < give_up
+        seen += broken_pipes(vmm)
+
+
+def broken_pipes(vmm: Vmm) -> int:
+    """How many there were since the last time."""
+    vmm.put("/actions", {"action_type": "FlushMetrics"})
+    line = json.loads((vmm.folder / "metrics").read_text().splitlines()[-1])
+    return int(line["signals"]["sigpipe"])
 
 
 @pytest.fixture

@@ -58,7 +58,8 @@ def _arrived(siginfo: bytes) -> None:
     number, _errno, code, system_call = _SIGINFO.unpack(siginfo)
     if number == signal.SIGPIPE:
         METRICS.signals.sigpipe += 1
-        log.error(f"Received signal {number}, code {code}.")
+        # Limited: written to a log whose reader has gone, it is itself the next broken pipe.
+        log.error_limited(f"Received signal {number}, code {code}.")
         return
     log.error(f"Shutting down VM after intercepting signal {number}, code {code}.")
     if number == signal.SIGSYS:
