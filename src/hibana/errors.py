@@ -36,22 +36,37 @@ class GuestFault(Exception):
     """The guest broke the specification; never leaves the device that noticed."""
 
 
-# How musl words the errors of the operating system; clients of the reference's static binaries match these texts.
+# Where musl words the errors of the operating system differently; clients of the reference's static binaries match it.
 _MUSL: Final = {
     errno.EIO: "I/O error",
-    errno.EBUSY: "Resource busy",
     errno.ENOMEM: "Out of memory",
+    errno.EBUSY: "Resource busy",
+    errno.EXDEV: "Cross-device link",
     errno.EMFILE: "No file descriptors available",
     errno.ENOTTY: "Not a tty",
-    errno.EADDRINUSE: "Address in use",
+    errno.ESPIPE: "Invalid seek",
+    errno.ERANGE: "Result not representable",
+    errno.EDEADLK: "Resource deadlock would occur",
     errno.ENAMETOOLONG: "Filename too long",
     errno.ELOOP: "Symbolic link loop",
-    errno.ESPIPE: "Invalid seek",
+    errno.EOVERFLOW: "Value too large for data type",
+    errno.ENOTSOCK: "Not a socket",
+    errno.EOPNOTSUPP: "Not supported",
+    errno.EADDRINUSE: "Address in use",
+    errno.EADDRNOTAVAIL: "Address not available",
+    errno.ENOTCONN: "Socket not connected",
+    errno.ETIMEDOUT: "Operation timed out",
+    errno.EDQUOT: "Quota exceeded",
 }
 
 
-def os_text(error: OSError) -> str:
-    """Render an operating system error as the reference does: `No such file or directory (os error 2)`."""
+def os_text(error: OSError | ValueError) -> str:
+    """Render an operating system error as the reference does: `No such file or directory (os error 2)`.
+
+    Nor is a path with a NUL byte shown to the operating system there; Python raises ValueError.
+    """
+    if isinstance(error, ValueError):
+        return "file name contained an unexpected NUL byte"
     number = error.errno or 0
     return f"{_MUSL.get(number) or os.strerror(number)} (os error {number})"
 
@@ -62,6 +77,8 @@ _KINDS: Final = {
     errno.EPERM: "PermissionDenied",
     errno.EISDIR: "IsADirectory",
     errno.ENOTDIR: "NotADirectory",
+    errno.ENAMETOOLONG: "InvalidFilename",
+    errno.ELOOP: "FilesystemLoop",
 }
 
 

@@ -12,7 +12,7 @@ from string import Formatter
 import pytest
 
 from hibana import errors
-from hibana.errors import ActionError, RequestError, VmmError, os_text
+from hibana.errors import ActionError, RequestError, VmmError, os_debug, os_text
 
 SPECIFICATION = os.path.join(os.path.dirname(__file__), "..", "..", "..", "shared", "spec")
 
@@ -100,15 +100,44 @@ def test_errors_nest_by_their_sentences() -> None:
         (24, "No file descriptors available"),
         (25, "Not a tty"),
         (27, "File too large"),
+        (18, "Cross-device link"),
         (28, "No space left on device"),
+        (29, "Invalid seek"),
         (30, "Read-only file system"),
         (32, "Broken pipe"),
+        (34, "Result not representable"),
+        (35, "Resource deadlock would occur"),
         (36, "Filename too long"),
         (38, "Function not implemented"),
+        (40, "Symbolic link loop"),
+        (75, "Value too large for data type"),
+        (88, "Not a socket"),
+        (95, "Not supported"),
         (98, "Address in use"),
+        (99, "Address not available"),
         (104, "Connection reset by peer"),
+        (107, "Socket not connected"),
+        (110, "Operation timed out"),
         (111, "Connection refused"),
+        (122, "Quota exceeded"),
     ],
 )
 def test_the_systems_errors_have_musls_words(number: int, sentence: str) -> None:
     assert os_text(OSError(number, "whatever the host says")) == f"{sentence} (os error {number})"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (2, "NotFound"),
+        (13, "PermissionDenied"),
+        (20, "NotADirectory"),
+        (21, "IsADirectory"),
+        (36, "InvalidFilename"),
+        (40, "FilesystemLoop"),
+        (5, "Uncategorized"),
+    ],
+)
+def test_the_systems_errors_have_rusts_kinds(number: int, kind: str) -> None:
+    """In the debug form, which panics show."""
+    assert os_debug(OSError(number, "")).startswith(f"Os {{ code: {number}, kind: {kind}, message: ")

@@ -11,11 +11,9 @@ def open_host_file(path: str, flags: int) -> int:
     A FIFO must not stop the VMM until somebody writes into it, so the opening itself does not block; what is done with
     the file afterwards does.
     """
-    if "\0" in path:
-        raise HostFileError(cause="file name contained an unexpected NUL byte")
     try:
         fd = os.open(path.encode(), flags | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise HostFileError(cause=os_text(error)) from error
     os.set_blocking(fd, True)
     return fd

@@ -19,7 +19,7 @@ def open_serial_file(path: str) -> int:
     """
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise SerialOutError(cause=os_text(error)) from error
 
 

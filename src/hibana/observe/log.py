@@ -188,7 +188,7 @@ class Logger:
     def _open(self, path: str) -> None:
         try:
             sink = Sink.open(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise LogFileError(cause=os_text(error)) from error
         if self._owns_sink:
             self._sink.redirect(sink)

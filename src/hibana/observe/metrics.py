@@ -35,7 +35,7 @@ class MetricsWriter:
             raise MetricsInitError(cause=MetricsConfiguredTwice())
         try:
             self._sink = Sink.open(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise MetricsInitError(cause=os_text(error)) from error
         if emit_id:
             self._head["id"] = log.instance()

@@ -4,7 +4,7 @@ Methods raise the inner sentence of what is wrong; `verbs.perform` wraps it. A v
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Raw
 
@@ -27,11 +27,9 @@ from hibana.config.snapshot import LoadSnapshotConfig
 from hibana.config.vm_config import VmmConfig
 from hibana.config.vsock import VsockDeviceConfig
 from hibana.devices.mmds.store import Store
-from hibana.errors import LoadAfterConfiguration, LogFileError, MetricsInitError
+from hibana.errors import LoadAfterConfiguration
 from hibana.observe import log, metrics
 from hibana.vmm.verbs import RULES, Call, perform
-
-_NUL_IN_PATH: Final = "file name contained an unexpected NUL byte"
 
 
 class PreBoot:
@@ -151,13 +149,7 @@ class PreBoot:
 
     def put_logger(self, config: LoggerConfig) -> None:
         level = None if config.level is None else log.level_named(config.level)
-        try:
-            log.configure(config.log_path, level, config.show_level, config.show_log_origin, config.module)
-        except ValueError as error:
-            raise LogFileError(cause=_NUL_IN_PATH) from error
+        log.configure(config.log_path, level, config.show_level, config.show_log_origin, config.module)
 
     def put_metrics(self, config: MetricsConfig) -> None:
-        try:
-            metrics.configure(config.metrics_path, config.emit_id, config.properties)
-        except ValueError as error:
-            raise MetricsInitError(cause=_NUL_IN_PATH) from error
+        metrics.configure(config.metrics_path, config.emit_id, config.properties)

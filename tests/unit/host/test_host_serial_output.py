@@ -76,6 +76,12 @@ def test_a_file_that_cannot_be_opened_is_the_users_error(tmp_path: Path) -> None
     assert str(caught.value) == "Error with EventFd: No such file or directory (os error 2)"
 
 
+def test_a_path_that_cannot_be_one_is_the_users_error() -> None:
+    with pytest.raises(SerialOutError) as caught:
+        open_serial_file("a\0b")
+    assert str(caught.value) == "Error with EventFd: file name contained an unexpected NUL byte"
+
+
 def test_a_rate_limit_drops_what_exceeds_it_and_counts_it(tmp_path: Path) -> None:
     dropped = METRICS.uart.rate_limiter_dropped_bytes
     clock = FakeClock()
