@@ -1,6 +1,7 @@
 """The guest's RAM: one contiguous private reservation, and the only place where a guest address is checked."""
 
 import ctypes
+import errno
 import mmap
 import os
 from collections.abc import Callable
@@ -15,7 +16,9 @@ HugePages = Literal["None", "Transparent", "2M"]
 _NORESERVE: Final = 0x4000  # MAP_NORESERVE: pages are paid for when touched
 _FLAGS: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
 _HUGETLB_2M: Final = 0x40000 | 21 << 26  # MAP_HUGETLB | MAP_HUGE_2MB
+_MADV_POPULATE_WRITE: Final = 23
 _LARGEST_OFFSET: Final = (1 << 63) - 1  # of a file
+_OUT_OF_MEMORY: Final = "Out of memory (os error 12)"
 
 
 def _nobody(addr: int, size: int) -> None:
@@ -34,12 +37,9 @@ class GuestMemory:
         self.size = size
         self.regions: tuple[RamRegion, ...] = ram_regions(size)
         try:
-            # Python's mmap cannot choose an address: take 2 MiB more and start at the first boundary inside.
-            self._mapping = mmap.mmap(-1, size + HUGE_PAGE, _FLAGS | (_HUGETLB_2M if huge_pages == "2M" else 0))
-            if huge_pages == "Transparent":
-                self._mapping.madvise(mmap.MADV_HUGEPAGE)
+            self._mapping = _reserve(size, huge_pages)
         except (OSError, OverflowError) as error:
-            text = os_text(error) if isinstance(error, OSError) else "Out of memory (os error 12)"
+            text = os_text(error) if isinstance(error, OSError) else _OUT_OF_MEMORY
             raise MemoryRegionError(cause=text) from error
         whole = memoryview(self._mapping)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping))
@@ -99,3 +99,25 @@ class GuestMemory:
         self.on_write = _nobody
         self._ram.release()
         del self._mapping  # now, and not when the last who knows this object goes: an error's traceback may be one
+
+
+def _reserve(size: int, huge_pages: HugePages) -> mmap.mmap:
+    """Map address space for `size` bytes that begin at the first 2 MiB boundary. Raises OSError, OverflowError."""
+    if huge_pages == "2M":
+        mapping = mmap.mmap(-1, size, _FLAGS | _HUGETLB_2M)  # begins at such a boundary by itself
+        _touch_first_page(mapping)
+        return mapping
+    # Python's mmap cannot choose an address: take 2 MiB more.
+    mapping = mmap.mmap(-1, size + HUGE_PAGE, _FLAGS)
+    if huge_pages == "Transparent":
+        mapping.madvise(mmap.MADV_HUGEPAGE)
+    return mapping
+
+
+def _touch_first_page(mapping: mmap.mmap) -> None:
+    """Find out whether the host has huge pages at all. Raises MemoryRegionError: better than SIGBUS a moment later."""
+    try:
+        mapping.madvise(_MADV_POPULATE_WRITE, 0, HUGE_PAGE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a kernel before 5.14, which cannot tell
+            raise MemoryRegionError(cause=_OUT_OF_MEMORY) from error

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -117,6 +118,14 @@ def test_a_file_cannot_be_read_beyond_ram() -> None:
 def test_more_ram_than_addresses_is_the_users_error(size: int) -> None:
     with pytest.raises(MemoryRegionError, match=r"^Cannot create mmap region: Out of memory \(os error 12\)$"):
         GuestMemory(size)
+
+
+def test_huge_pages_that_the_host_does_not_have_are_the_users_error() -> None:
+    """Otherwise the first access would be a SIGBUS."""
+    if any(Path(f"/proc/sys/vm/{name}").read_text() != "0\n" for name in ("nr_hugepages", "nr_overcommit_hugepages")):
+        pytest.skip("this host has huge pages")
+    with pytest.raises(MemoryRegionError, match=r"^Cannot create mmap region: Out of memory \(os error 12\)$"):
+        GuestMemory(4 * MIB, "2M")
 
 
 def test_closed_memory_cannot_be_reached() -> None:
