@@ -1,8 +1,10 @@
 """A paused microVM stands still, and afterwards goes on as if nothing had been."""
 
+import re
 import time
 
 from tests.guest.conftest import Boot
+from tests.guest.microvm import MicroVm
 
 PAUSE = 3.0
 
@@ -13,13 +15,21 @@ def test_a_paused_guest_says_nothing_and_then_goes_on(boot: Boot) -> None:
     vm.wait_for("tick 5")
     vm.api.pause_vm()
     assert vm.api.get_instance_info().state == "Paused"
-    time.sleep(0.3)  # what was under way in the pipe
-    before = vm.console.text
+    before = settled(vm)
     time.sleep(PAUSE)
     assert vm.console.text == before
     vm.api.resume_vm()
-    last = int(before.split()[-1])
-    vm.wait_for(f"tick {last + 20}")
+    last = int(re.findall(r"tick (\d+)\n", before)[-1])
+    vm.wait_for(f"tick {last + 20}\n")
+
+
+def settled(vm: MicroVm) -> str:
+    """Wait until what was under way in the pipe has arrived; give all of it."""
+    before, now = "", vm.console.text
+    while now != before:
+        time.sleep(0.5)
+        before, now = now, vm.console.text
+    return now
 
 
 def test_clock_and_timers_are_sane_after_a_pause(boot: Boot) -> None:
