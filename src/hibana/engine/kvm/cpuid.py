@@ -1,4 +1,4 @@
-"""What a guest sees of its CPU: what KVM supports on this host, and each vCPU's place in one socket (machine.md §3.6)."""
+"""What a guest sees of its CPU: what KVM supports here, and each vCPU's place in one socket (machine.md §3.6)."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -13,7 +13,7 @@ class CpuidEntry(NamedTuple):
     """The answer to one leaf and subleaf (struct kvm_cpuid_entry2)."""
 
     function: int
-    index: int
+    index: int  # type: ignore[assignment]  # the kernel's name, and a method of tuples that nobody needs
     flags: int
     eax: int
     ebx: int
