@@ -877,6 +877,30 @@ class CpuTemplateError(VmmError):
     text = "Failed to get CPU template: {cause}"
 
 
+class CpuVendorMismatch(VmmError):
+    text = "CPU vendor mismatched between actual CPU and CPU template."
+
+
+class CpuModelNotPermitted(VmmError):
+    text = "The current CPU model is not permitted to apply the CPU template."
+
+
+class GuestConfigError(VmmError):
+    text = "Failed to create guest config: {cause}"
+
+
+class UnknownCpuVendor(VmmError):
+    text = "Can create cpuid from raw: CPUs made by {vendor!r} are not supported."  # "Can create": as the reference
+
+
+class TemplateCpuidNotSupported(VmmError):
+    text = "Template changes a CPUID entry not supported by KVM: Leaf: {leaf:x}, Subleaf: {subleaf:x}"
+
+
+class TemplateMsrNotSupported(VmmError):
+    text = "Template changes an MSR entry not supported by KVM: Register Address: {addr:x}"
+
+
 class CpuIsFixed(VmmError):
     text = "The soft engine has one fixed CPU and takes no CPU template."
 

@@ -1,0 +1,1 @@
+"""CHAPTER 7a: the kvm engine."""
