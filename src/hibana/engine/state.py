@@ -14,7 +14,7 @@ class CpuidEntry(NamedTuple):
 
     function: int
     """EAX before the instruction."""
-    index: int
+    index: int  # type: ignore[assignment]  # KVM's name for it; nobody misses tuple.index
     """ECX before it, where that matters."""
     flags: int
     eax: int

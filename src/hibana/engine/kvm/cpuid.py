@@ -54,15 +54,15 @@ def vendor_of(host: HostCpuid) -> bytes:
 
 def _rules(place: Place) -> tuple[Rule, ...]:
     """Leaf 1 (SDM vol. 2, CPUID, "Feature Information") and the associativity of the caches."""
-    apic_ids = 1 << (place.count - 1).bit_length()
+    apic_ids = 1 << (place.vcpus - 1).bit_length()
     return (
         Rule(0x1, 0, "ebx", 15, 8, 8),  # CLFLUSH flushes 8 quadwords
         Rule(0x1, 0, "ebx", 23, 16, apic_ids),  # reserved for this package
-        Rule(0x1, 0, "ebx", 31, 24, place.index),  # initial APIC ID
+        Rule(0x1, 0, "ebx", 31, 24, place.vcpu),  # initial APIC ID
         Rule(0x1, 0, "ecx", 15, 15, 0),  # PDCM: no performance counters
         Rule(0x1, 0, "ecx", 24, 24, 1),  # TSC deadline: KVM's local APIC has it, whatever KVM says here
         Rule(0x1, 0, "ecx", 31, 31, 1),  # running under a hypervisor
-        Rule(0x1, 0, "edx", 28, 28, int(place.count > 1)),  # HTT: the package has several logical processors
+        Rule(0x1, 0, "edx", 28, 28, int(place.vcpus > 1)),  # HTT: the package has several logical processors
         Rule(_L2_L3_CACHES, 0, "edx", 17, 16, 0),
     )
 
@@ -85,7 +85,7 @@ def _describe_topology(leaves: Leaves, place: Place) -> None:
         return
     thread_bits = place.threads_per_core - 1  # one thread needs no bit, two need one
     leaves.put(_level(0, thread_bits, place.threads_per_core, _LEVEL_SMT, place))
-    leaves.put(_level(1, _PACKAGE_BITS, place.count, _LEVEL_CORE, place))
+    leaves.put(_level(1, _PACKAGE_BITS, place.vcpus, _LEVEL_CORE, place))
     index = 2
     while leaves.get(_TOPOLOGY, index) is not None:
         log.warn(f"Subleaf {index} not expected for CPUID leaf 0xB.")
@@ -94,4 +94,4 @@ def _describe_topology(leaves: Leaves, place: Place) -> None:
 
 
 def _level(index: int, bits: int, processors: int, kind: int, place: Place) -> CpuidEntry:
-    return CpuidEntry(_TOPOLOGY, index, SIGNIFICANT_INDEX, bits, processors, kind | index, place.index)
+    return CpuidEntry(_TOPOLOGY, index, SIGNIFICANT_INDEX, bits, processors, kind | index, place.vcpu)

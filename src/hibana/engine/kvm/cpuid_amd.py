@@ -16,13 +16,13 @@ _BRAND: Final = b"AMD EPYC"
 def normalize(leaves: Leaves, place: Place, host: HostCpuid) -> None:
     """Apply the rules for AMD CPUs."""
     _copy_from_host(leaves, host)
-    core = place.index // place.threads_per_core
+    core = place.vcpu // place.threads_per_core
     leaves.follow(
         Rule(0x7, 0, "edx", 29, 29, 0),  # ARCH_CAPABILITIES: an MSR of Intel's that KVM emulates
         Rule(0x80000001, 0, "ecx", 22, 22, 1),  # topology extensions: leaves 0x8000001D and 0x8000001E
         Rule(0x80000008, 0, "ecx", 15, 12, 7),  # width of an APIC ID
-        Rule(0x80000008, 0, "ecx", 7, 0, place.count - 1),
-        Rule(_TOPOLOGY, 0, "eax", 31, 0, place.index),  # APIC ID
+        Rule(0x80000008, 0, "ecx", 7, 0, place.vcpus - 1),
+        Rule(_TOPOLOGY, 0, "eax", 31, 0, place.vcpu),  # APIC ID
         Rule(_TOPOLOGY, 0, "ebx", 7, 0, core),
         Rule(_TOPOLOGY, 0, "ebx", 15, 8, place.threads_per_core - 1),
         Rule(_TOPOLOGY, 0, "ecx", 10, 8, 0),  # one node a package

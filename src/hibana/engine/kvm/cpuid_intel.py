@@ -29,7 +29,7 @@ def normalize(leaves: Leaves, place: Place, host: HostCpuid) -> None:
     """Apply the rules for Intel CPUs."""
     leaves.follow(*_RULES)
     share_caches(leaves, _CACHES, place)
-    cores = place.count // place.threads_per_core
+    cores = place.vcpus // place.threads_per_core
     for cache in leaves.subleaves(_CACHES):
         if cache.eax & 0x1F:
             leaves.follow(Rule(_CACHES, cache.index, "eax", 31, 26, cores - 1))

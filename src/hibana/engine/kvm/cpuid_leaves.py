@@ -18,16 +18,16 @@ _BRAND_SIZE: Final = 48
 class Place(NamedTuple):
     """Where a vCPU stands among the others: one socket, its cores, one or two threads a core."""
 
-    index: int
-    count: int
+    vcpu: int
+    vcpus: int
     threads_per_core: int
 
 
 class Rule(NamedTuple):
     """Bits `high` down to `low` of a register become `value`."""
 
-    function: int
-    index: int
+    leaf: int
+    subleaf: int
     register: RegisterName
     high: int
     low: int
@@ -57,8 +57,8 @@ class Leaves:
 
     def follow(self, *rules: Rule) -> None:
         """Apply rules; those about leaves that are not there mean nothing."""
-        for function, index, register, high, low, value in rules:
-            entry = self.get(function, index)
+        for leaf, subleaf, register, high, low, value in rules:
+            entry = self.get(leaf, subleaf)
             if entry is not None:
                 mask = (1 << high + 1) - (1 << low)
                 changed = getattr(entry, register) & ~mask | value << low & mask
@@ -74,7 +74,7 @@ def share_caches(leaves: Leaves, function: int, place: Place) -> None:
 
     Leaf 4 of Intel and 0x8000001D of AMD have the same form: type in EAX[4:0] (0 ends the list), level in EAX[7:5].
     """
-    sharing = {1: place.threads_per_core, 2: place.threads_per_core, 3: place.count}
+    sharing = {1: place.threads_per_core, 2: place.threads_per_core, 3: place.vcpus}
     for entry in leaves.subleaves(function):
         level = entry.eax >> 5 & 7
         if entry.eax & 0x1F and level in sharing:
