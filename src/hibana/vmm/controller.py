@@ -92,19 +92,24 @@ class Controller:
         machine = self._resources.machine
         return Blueprint(
             vcpu_count=machine.vcpu_count,
+            smt=machine.smt,
             mem_size_mib=machine.mem_size_mib,
             huge_pages=machine.huge_pages,
-            has_cpu_template=bool(machine.cpu_template)
-            or (self._resources.cpu_template or _CHANGES_NOTHING) != _CHANGES_NOTHING,
             kernel_fd=source.kernel_fd,
             initrd_fd=source.initrd_fd,
             boot_args=source.boot_args,
             serial=self._resources.serial,
             boot_timer=self._circumstances.boot_timer,
+            cpu_template=machine.cpu_template or self._custom_template(),
             drives=self._resources.drives,
             interfaces=self._resources.nets,
             entropy=self._resources.entropy,
         )
+
+    def _custom_template(self) -> CustomCpuTemplate | None:
+        """Give the custom CPU template, unless it changes nothing and so suits every engine."""
+        template = self._resources.cpu_template
+        return None if template == _CHANGES_NOTHING else template
 
     def _restore(self, config: LoadSnapshotConfig) -> None:
         raise LoadSnapshotNotHere

@@ -6,12 +6,11 @@ host, is written over it here: by rules for every CPU in this file, by those of 
 """
 
 from collections.abc import Sequence
-from struct import pack
 from typing import Final
 
 from hibana.engine.kvm import cpuid_amd, cpuid_intel
 from hibana.engine.kvm.cpuid_leaves import SIGNIFICANT_INDEX, Leaves, Place, Rule
-from hibana.engine.kvm.host_cpuid import HostCpuid, execute
+from hibana.engine.kvm.host_cpuid import HostCpuid, execute, vendor_of
 from hibana.engine.state import CpuidEntry
 from hibana.errors import GuestConfigError, UnknownCpuVendor
 from hibana.observe import log
@@ -44,12 +43,6 @@ def normalize(
     _describe_topology(leaves, place)
     _VENDORS[vendor](leaves, place, host)
     return leaves.entries()
-
-
-def vendor_of(host: HostCpuid) -> bytes:
-    """Name the maker of the host's CPU, in 12 letters."""
-    _, ebx, ecx, edx = host(0, 0)
-    return pack("<3I", ebx, edx, ecx)
 
 
 def _rules(place: Place) -> tuple[Rule, ...]:

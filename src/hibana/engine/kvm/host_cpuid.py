@@ -8,6 +8,7 @@ import ctypes
 import functools
 import mmap
 from collections.abc import Callable
+from struct import pack
 from typing import Final
 
 from hibana.errors import EngineError
@@ -44,6 +45,12 @@ def execute(function: int, index: int) -> Registers:
     _machine_code()(function, index, registers)
     eax, ebx, ecx, edx = registers
     return eax, ebx, ecx, edx
+
+
+def vendor_of(host: HostCpuid) -> bytes:
+    """Name the maker of the host's CPU, in 12 letters."""
+    _, ebx, ecx, edx = host(0, 0)
+    return pack("<3I", ebx, edx, ecx)
 
 
 @functools.cache
