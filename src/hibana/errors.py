@@ -901,6 +901,31 @@ class TemplateMsrNotSupported(VmmError):
     text = "Template changes an MSR entry not supported by KVM: Register Address: {addr:x}"
 
 
+class StripInputsError(VmmError):
+    text = "The number of inputs should be two or more."
+
+
+class NotInCpuConfiguration(VmmError):
+    text = "{register} not found in CPU configuration."
+
+
+class CpuValueMismatch(VmmError):
+    text = (
+        "Value for {register} mismatched.\n"
+        "* CPU template     : {wanted}\n"
+        "* CPU configuration: {found}\n"
+        "* Diff             : {marks}"
+    )
+
+
+class FingerprintSourceError(VmmError):
+    text = "Failed to read {path}: {cause}"
+
+
+class FingerprintsDiffer(VmmError):
+    text = "{differences}"
+
+
 class CpuIsFixed(VmmError):
     text = "The soft engine has one fixed CPU and takes no CPU template."
 
