@@ -44,7 +44,7 @@ Table = dict[Register, RegisterValueFilter]
 
 def strip(templates: Sequence[CustomCpuTemplate]) -> list[CustomCpuTemplate]:
     """Leave of each template only what distinguishes it from the others. Raises StripInputsError."""
-    if len(templates) < 2:  # noqa: PLR2004
+    if len(templates) < 2:
         raise StripInputsError
     tables = [_table(template) for template in templates]
     everywhere = set(tables[0]).intersection(*tables[1:])
