@@ -918,6 +918,22 @@ class CpuValueMismatch(VmmError):
     )
 
 
+class VmResourcesError(VmmError):
+    text = "Failed to create VmResources: {cause}"
+
+
+class BuildMicrovmError(VmmError):
+    text = "Failed to build microVM: {cause}"
+
+
+class ToolFileError(VmmError):
+    text = "Failed to operate file: {path}: {cause}"
+
+
+class ToolJsonError(VmmError):
+    text = "Failed to serialize/deserialize JSON file: {path}: {cause}"
+
+
 class FingerprintSourceError(VmmError):
     text = "Failed to read {path}: {cause}"
 

@@ -93,7 +93,7 @@ def _cmdline(boot_args: str) -> Cmdline:
 
 
 def _create_vm(engine: Engine, memory: GuestMemory, plan: Blueprint, bus: GuestBus) -> Vm:
-    model = cpu_model(plan, engine)
+    model = cpu_model(engine, plan.cpu_template, plan.smt)
     try:
         return engine.create_vm(memory, plan.vcpu_count, bus, model)
     except GuestConfigError as error:

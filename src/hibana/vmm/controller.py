@@ -3,10 +3,9 @@
 Not started → running ⇄ paused. The microVM ends with the process: there is no way back (api.md §4.1).
 """
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from hibana.bus.loop import Loop
-from hibana.config.cpu import CustomCpuTemplate
 from hibana.config.resources import Resources
 from hibana.config.snapshot import LoadSnapshotConfig
 from hibana.devices import boot_timer
@@ -19,8 +18,6 @@ from hibana.vmm.machine import EXIT_OK, Machine
 from hibana.vmm.preboot import PreBoot
 from hibana.vmm.running import Running
 from hibana.vmm.verbs import Call, perform
-
-_CHANGES_NOTHING: Final = CustomCpuTemplate()
 
 
 class Circumstances(NamedTuple):
@@ -100,16 +97,11 @@ class Controller:
             boot_args=source.boot_args,
             serial=self._resources.serial,
             boot_timer=self._circumstances.boot_timer,
-            cpu_template=machine.cpu_template or self._custom_template(),
+            cpu_template=self._resources.chosen_cpu_template,
             drives=self._resources.drives,
             interfaces=self._resources.nets,
             entropy=self._resources.entropy,
         )
-
-    def _custom_template(self) -> CustomCpuTemplate | None:
-        """Give the custom CPU template, unless it changes nothing and so suits every engine."""
-        template = self._resources.cpu_template
-        return None if template == _CHANGES_NOTHING else template
 
     def _restore(self, config: LoadSnapshotConfig) -> None:
         raise LoadSnapshotNotHere

@@ -27,7 +27,9 @@ def split(image: bytes) -> tuple[Fpu, bytes]:
 def join(fpu: Fpu, rest: bytes, size: int) -> bytearray:
     """Put an image of `size` bytes together again; without a rest, what only newer CPUs have is in its initial state."""
     image = bytearray(size)
-    _LEGACY.pack_into(*(image, 0, fpu.fcw, fpu.fsw, fpu.ftwx, fpu.last_opcode, fpu.last_ip, fpu.last_dp, fpu.mxcsr, 0))
+    _LEGACY.pack_into(
+        *(image, 0, fpu.fcw, fpu.fsw, fpu.ftwx, fpu.last_opcode, fpu.last_ip, fpu.last_dp, fpu.mxcsr, 0)
+    )
     for number, content in enumerate(fpu.fpr):
         image[_FPR + 16 * number : _FPR + 16 * number + 16] = content
     for number, content in enumerate(fpu.xmm):
