@@ -65,7 +65,7 @@ def verify(template: CustomCpuTemplate, configuration: CustomCpuTemplate) -> Non
                 register=register,
                 wanted=f"0b{wanted.value:0{bits}b}",
                 found=f"0b{value:0{bits}b}",
-                marks="  " + f"{wanted.value ^ value:0{bits}b}".replace("0", " ").replace("1", "^"),
+                marks=f"  {wanted.value ^ value:0{bits}b}".replace("0", " ").replace("1", "^").rstrip(),
             )
 
 
