@@ -68,7 +68,8 @@ LAPIC_STATE: Final = Struct("<1024s")
 MP_STATE: Final = Struct("<I")
 VCPU_EVENTS: Final = Struct("<4BI4B3BxII4BB26xBQ")
 """exception: injected nr has_error_code pending error_code; interrupt: injected nr soft shadow; nmi: injected pending
-masked; sipi_vector; flags; smi: smm pending smm_inside_nmi latched_init; triple_fault; exception: has_payload payload."""
+masked; sipi_vector, flags; smi: smm pending smm_inside_nmi latched_init; triple_fault; exception: has_payload payload.
+"""
 
 IRQCHIP: Final = Struct("<II512s")  # chip_id, padding, the chip
 PIC_STATE: Final = Struct("<16B")

@@ -12,7 +12,7 @@ from hibana.engine.kvm import abi
 from hibana.engine.state import IoapicState, PicState, PitChannelState, PitState, VmState
 
 _IOAPIC_ADDR: Final = 0xFEC00000
-_CHANNEL_FIELDS: Final = 12
+_CHANNEL_FIELDS: Final = 13
 _SPEAKER_ON: Final = 2  # port 0x61
 
 

@@ -5,7 +5,7 @@ import sys
 from typing import Final
 
 from hibana.engine.interface import PLAIN, Bus, CpuModel
-from hibana.engine.kvm import host
+from hibana.engine.kvm import host, probe
 from hibana.engine.kvm.host import Host
 from hibana.engine.kvm.vm import KvmVm
 from hibana.errors import EngineError
@@ -19,7 +19,7 @@ class KvmEngine:
     """Executes guest instructions by the kernel's KVM."""
 
     name = "kvm"
-    takes_cpu_templates = True
+    takes_cpu_templates = False
     devices_follow_runner = False
 
     def missing(self) -> str | None:
@@ -31,6 +31,16 @@ class KvmEngine:
         except EngineError as error:
             return str(error.facts["cause"])
         return None
+
+    def emulates(self) -> str | None:
+        """Say in one sentence that this host's KVM is a slow one; None when it runs guest code on the CPU."""
+        try:
+            verdict = probe.measure()
+        except EngineError as error:
+            return f"{host.DEVICE} does not run guest code: {error.facts['cause']}."
+        if not verdict.emulates:
+            return None
+        return f"{host.DEVICE} emulates guest code ({verdict.ns:.0f} ns for a loop of two instructions)."
 
     def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN) -> KvmVm:
         """Make a virtual machine whose vCPUs are in reset state: vCPU 0 runnable, the others waiting for SIPI.

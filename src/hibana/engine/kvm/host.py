@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from fcntl import ioctl
 from struct import unpack_from
 from typing import Final
 
@@ -62,7 +63,7 @@ class Host:
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return abi.ioctl(self.fd, abi.KVM_CREATE_VM, 0)
+                return ioctl(self.fd, abi.KVM_CREATE_VM, 0)
             except InterruptedError as error:
                 failure: OSError = error
                 log.info(f"Attempt #{attempt} of KVM_CREATE_VM returned EINTR")

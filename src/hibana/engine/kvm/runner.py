@@ -55,7 +55,9 @@ class KvmRunner:
         self._page = mmap.mmap(fd, page_size)
         self._bytes = memoryview(self._page)
         self._words = self._bytes.cast("I")
-        self._views = {size: self._bytes.cast(code) for size, code in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))}
+        shorts, longs = self._bytes.cast("H"), self._bytes.cast("Q")
+        self._views = {1: self._bytes, 2: shorts, 4: self._words, 8: longs}
+        """Bytes in an access → the page in numbers of that size."""
         self._thread = 0
         """The thread inside `run`; 0 while there is none."""
 
@@ -72,15 +74,18 @@ class KvmRunner:
             self._thread = 0
 
     def kick(self) -> None:
-        """Make `run` return KICKED soon. Safe from any thread, any number of times."""
-        self._bytes[abi.RUN_IMMEDIATE_EXIT] = 1
+        """Make `run` return KICKED soon. Safe from any thread, any number of times, even after `close`."""
+        try:
+            self._bytes[abi.RUN_IMMEDIATE_EXIT] = 1
+        except ValueError:  # released: nobody runs any more
+            return
         thread = self._thread
         if thread:
             kick.poke(thread)
 
     def close(self) -> None:
         """Give the page back."""
-        for view in (*self._views.values(), self._words, self._bytes):
+        for view in reversed(self._views.values()):
             view.release()
         self._page.close()
 

@@ -11,14 +11,13 @@ from typing import Final
 
 from msgspec.structs import astuple
 
-from hibana.engine.kvm import abi, xsave
+from hibana.engine.kvm import abi, registers, xsave
 from hibana.engine.kvm.msr import in_loading_order
-from hibana.engine.state import CpuidEntry, DebugRegs, DescriptorTable, Fpu, Regs, Segment, Sregs, VcpuEvents, VcpuState
+from hibana.engine.state import CpuidEntry, DebugRegs, Fpu, VcpuEvents, VcpuState
 from hibana.errors import EngineError
 
 _XCR0: Final = 0
 _MOST_MSRS: Final = 256  # in one request
-_SEGMENT_FIELDS: Final = 12
 _EVENT_FLAGS_AT: Final = 13  # among the fields of kvm_vcpu_events
 _EVENT_FLAGS: Final = abi.KVM_VCPUEVENT_VALID_NMI_PENDING | abi.KVM_VCPUEVENT_VALID_SHADOW | abi.KVM_VCPUEVENT_VALID_SMM
 
@@ -68,8 +67,8 @@ class KvmVcpu:
         """Export the complete state, in KVM's terms. Raises EngineError."""
         fd = self.fd
         (mp_state,) = abi.get(fd, abi.KVM_GET_MP_STATE, abi.MP_STATE)
-        regs = Regs(*abi.get(fd, abi.KVM_GET_REGS, abi.REGS))
-        sregs = _sregs(abi.get(fd, abi.KVM_GET_SREGS, abi.SREGS))
+        regs = registers.get_regs(fd)
+        sregs = registers.get_sregs(fd)
         fpu, rest = self._save_xsave()
         *db, dr6, dr7, _ = abi.get(fd, abi.KVM_GET_DEBUGREGS, abi.DEBUGREGS)
         (lapic,) = abi.get(fd, abi.KVM_GET_LAPIC, abi.LAPIC_STATE)
@@ -87,8 +86,8 @@ class KvmVcpu:
         """Replace the complete state. Raises EngineError."""
         fd = self.fd
         abi.put(fd, abi.KVM_SET_MP_STATE, abi.MP_STATE, state.mp_state)
-        abi.put(fd, abi.KVM_SET_REGS, abi.REGS, *astuple(state.regs))
-        abi.put(fd, abi.KVM_SET_SREGS, abi.SREGS, *_sregs_fields(state.sregs))
+        registers.put_regs(fd, state.regs)
+        registers.put_sregs(fd, state.sregs)
         abi.call(fd, abi.KVM_SET_XSAVE, xsave.join(state.fpu, state.xsave, self._xsave_size))
         self._load_xcr0(state.xcr0)
         debugregs = state.debugregs
@@ -125,8 +124,7 @@ class KvmVcpu:
             done = abi.call(self.fd, abi.KVM_GET_MSRS, buffer)
             if done < len(wanted):
                 raise EngineError(cause=f"Failed to get KVM vcpu msr: {wanted[done]:#x}")
-            for msr, _, value in abi.MSR_ENTRY.iter_unpack(memoryview(buffer)[abi.MSRS.size :]):
-                values[msr] = value
+            values.update((msr, value) for msr, _, value in abi.MSR_ENTRY.iter_unpack(buffer[abi.MSRS.size :]))
         return values
 
     def _load_msrs(self, msrs: dict[int, int]) -> None:
@@ -140,17 +138,3 @@ class KvmVcpu:
 def _msr_list(entries: Sequence[tuple[int, int]]) -> bytearray:
     packed = b"".join(abi.MSR_ENTRY.pack(msr, 0, value) for msr, value in entries)
     return bytearray(abi.MSRS.pack(len(entries), 0) + packed)
-
-
-def _sregs(fields: tuple[int, ...]) -> Sregs:
-    segments_end = 8 * _SEGMENT_FIELDS
-    segments = [Segment(*fields[at : at + _SEGMENT_FIELDS]) for at in range(0, segments_end, _SEGMENT_FIELDS)]
-    gdt, idt = (DescriptorTable(*fields[at : at + 2]) for at in (segments_end, segments_end + 2))
-    return Sregs(*segments, gdt, idt, *fields[segments_end + 4 :])
-
-
-def _sregs_fields(sregs: Sregs) -> list[int]:
-    fields: list[int] = []
-    for part in astuple(sregs):
-        fields.extend((part,) if isinstance(part, int) else astuple(part))
-    return fields
