@@ -19,7 +19,7 @@ class KvmEngine:
     """Executes guest instructions by the kernel's KVM."""
 
     name = "kvm"
-    takes_cpu_templates = False
+    takes_cpu_templates = True
     devices_follow_runner = False
 
     def missing(self) -> str | None:
