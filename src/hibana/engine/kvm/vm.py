@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from hibana.engine.interface import Bus, CpuModel
-from hibana.engine.kvm import abi, chips, kick
+from hibana.engine.kvm import abi, amx, chips, kick
 from hibana.engine.kvm.cpuid import normalize
 from hibana.engine.kvm.host import Host
 from hibana.engine.kvm.lines import Lines
@@ -30,6 +30,7 @@ class KvmVm:
         """Make it, in the reference's order (machine.md §4.3). Raises EngineError, and then leaves nothing behind."""
         self.vcpus: list[KvmVcpu] = []
         self.runners: list[KvmRunner] = []
+        amx.permit()
         cpuid = host.supported_cpuid()
         self.fd: Final = host.create_vm()
         self._lines = Lines(self.fd)
