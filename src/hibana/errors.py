@@ -894,6 +894,71 @@ class CpuTemplateError(VmmError):
     text = "Failed to get CPU template: {cause}"
 
 
+class CpuVendorMismatch(VmmError):
+    text = "CPU vendor mismatched between actual CPU and CPU template."
+
+
+class CpuModelNotPermitted(VmmError):
+    text = "The current CPU model is not permitted to apply the CPU template."
+
+
+class GuestConfigError(VmmError):
+    text = "Failed to create guest config: {cause}"
+
+
+class UnknownCpuVendor(VmmError):
+    text = "Can create cpuid from raw: CPUs made by {vendor!r} are not supported."  # "Can create": as the reference
+
+
+class TemplateCpuidNotSupported(VmmError):
+    text = "Template changes a CPUID entry not supported by KVM: Leaf: {leaf:x}, Subleaf: {subleaf:x}"
+
+
+class TemplateMsrNotSupported(VmmError):
+    text = "Template changes an MSR entry not supported by KVM: Register Address: {addr:x}"
+
+
+class StripInputsError(VmmError):
+    text = "The number of inputs should be two or more."
+
+
+class NotInCpuConfiguration(VmmError):
+    text = "{register} not found in CPU configuration."
+
+
+class CpuValueMismatch(VmmError):
+    text = (
+        "Value for {register} mismatched.\n"
+        "* CPU template     : {wanted}\n"
+        "* CPU configuration: {found}\n"
+        "* Diff             : {marks}"
+    )
+
+
+class VmResourcesError(VmmError):
+    text = "Failed to create VmResources: {cause}"
+
+
+class BuildMicrovmError(VmmError):
+    text = "Failed to build microVM: {cause}"
+
+
+class ToolFileError(VmmError):
+    text = "Failed to operate file: {path}: {cause}"
+
+
+class ToolJsonError(VmmError):
+    text = "Failed to serialize/deserialize JSON file: {path}: {cause}"
+
+
+class FingerprintSourceError(VmmError):
+    text = "Failed to read {path}: {cause}"
+
+
+class FingerprintsDiffer(VmmError):
+    text = "{differences}"
+
+
 class CpuIsFixed(VmmError):
     text = "The soft engine has one fixed CPU and takes no CPU template."
 

@@ -12,7 +12,7 @@ from tools.dev import places
 
 
 class Boot(Protocol):
-    """`boot(kernel=…, initrd=…, vcpus=…, mem=…, cmdline=…, shell=…, prepare=…)`."""
+    """`boot(kernel=…, initrd=…, vcpus=…, mem=…, smt=…, cmdline=…, shell=…, prepare=…)`."""
 
     def __call__(self, **wanted: Any) -> MicroVm: ...
 

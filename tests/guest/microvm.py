@@ -83,6 +83,7 @@ def start(
     initrd: str = "initrd.cpio",
     vcpus: int = 1,
     mem: int = 256,
+    smt: bool = False,
     cmdline: str = "",
     shell: bool = True,
     prepare: Callable[[Machine], None] = _nothing,
@@ -98,7 +99,8 @@ def start(
     vm = MicroVm(Firecracker(places.FIRECRACKER, folder, "--engine", engine))
     try:
         prepare(vm.api)
-        vm.vmm.boot(Wanted(places.GUEST / kernel, image, f"{CMDLINE} {cmdline}".strip(), vcpus, mem))
+        arguments = f"{CMDLINE} {cmdline}".strip()
+        vm.vmm.boot(Wanted(places.GUEST / kernel, image, arguments, vcpus, mem, smt=smt))
         if shell:
             vm.wait_for("\036listening\n")
     except BaseException:

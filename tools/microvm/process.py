@@ -34,6 +34,7 @@ class Wanted(NamedTuple):
     rootfs: Path | None = None
     """An image that the guest may change."""
     interface: NetworkInterfaceConfig | None = None
+    smt: bool = False
 
 
 class Firecracker:
@@ -71,7 +72,8 @@ class Firecracker:
         """Start a microVM. Raises VmmDied."""
         initrd = str(wanted.initrd) if wanted.initrd else None
         try:
-            self.api.put_machine_config(MachineConfig(vcpu_count=wanted.vcpus, mem_size_mib=wanted.mem_mib))
+            machine = MachineConfig(vcpu_count=wanted.vcpus, mem_size_mib=wanted.mem_mib, smt=wanted.smt)
+            self.api.put_machine_config(machine)
             self.api.put_boot_source(BootSourceConfig(str(wanted.kernel), initrd, wanted.cmdline))
             if wanted.rootfs:
                 drive = BlockDeviceConfig(drive_id="rootfs", is_root_device=True, path_on_host=str(wanted.rootfs))

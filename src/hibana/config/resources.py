@@ -77,6 +77,12 @@ class Resources:
         self.cpu_template = template
         self.machine = machine_rules.updated(self.machine, MachineConfigUpdate(cpu_template="None"))
 
+    @property
+    def chosen_cpu_template(self) -> str | CustomCpuTemplate | None:
+        """The name of a static CPU template, or a custom one; one that changes nothing is as good as none."""
+        custom = None if self.cpu_template == CustomCpuTemplate() else self.cpu_template
+        return self.machine.cpu_template or custom
+
     def put_boot_source(self, config: BootSourceConfig) -> None:
         """Open kernel and initrd. Raises KernelFileError, InitrdFileError, InvalidCmdline."""
         boot_source = BootSource(config)

@@ -5,10 +5,10 @@ owns what KVM owns: CPUs, local and I/O APIC, PIC, PIT and, where there is no pa
 """
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from hibana.engine.state import VcpuState, VmState
+from hibana.engine.state import CpuidEntry, VcpuState, VmState
 from hibana.memory.guest import GuestMemory
 
 
@@ -43,6 +43,32 @@ class Stop(NamedTuple):
 
 KICKED: Final = Stop(Reason.KICKED)
 SHUTDOWN: Final = Stop(Reason.SHUTDOWN)
+
+
+class CpuTemplate(Protocol):
+    """How the guest's CPUs shall differ from what KVM offers on this host (machine.md §3.10, §3.11)."""
+
+    def capabilities(self, needed: Sequence[int]) -> list[int]:
+        """Give the KVM capabilities to insist on, from those that are needed without a template."""
+
+    def cpuid(self, supported: Sequence[CpuidEntry]) -> list[CpuidEntry]:
+        """Change what KVM offers, before it is made consistent with the machine. Raises GuestConfigError."""
+
+    def msrs(self, read: Callable[[Sequence[int]], Mapping[int, int]]) -> dict[int, int]:
+        """Give MSRs their values before the boot's own. `read` reads those of vCPU 0, after its CPUID has been set,
+        and leaves out what KVM does not have. Raises GuestConfigError.
+        """
+
+
+class CpuModel(NamedTuple):
+    """What the guest's CPUs are like; an engine that takes no templates need not look at it."""
+
+    smt: bool = False
+    """Two vCPUs are threads of one core."""
+    template: CpuTemplate | None = None
+
+
+PLAIN: Final = CpuModel()
 
 
 class Vcpu(Protocol):
@@ -114,8 +140,8 @@ class Engine(Protocol):
     def missing(self) -> str | None:
         """Say in one sentence why this engine cannot run here; None when it can."""
 
-    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> Vm:
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN) -> Vm:
         """Make a virtual machine whose vCPUs are in reset state: vCPU 0 runnable, the others waiting for SIPI.
 
-        Registers itself as `memory.on_write`. Raises EngineError.
+        Registers itself as `memory.on_write`. Raises EngineError, and GuestConfigError if the model cannot be had.
         """

@@ -4,7 +4,23 @@ Field names, widths and orders are those of `struct kvm_regs`, `kvm_sregs`, `kvm
 state written by one engine can be read by the other.
 """
 
+from typing import NamedTuple
+
 from msgspec import Struct, field
+
+
+class CpuidEntry(NamedTuple):
+    """What CPUID answers to one question (struct kvm_cpuid_entry2)."""
+
+    function: int
+    """EAX before the instruction."""
+    index: int  # type: ignore[assignment]  # KVM's name for it; nobody misses tuple.index
+    """ECX before it, where that matters."""
+    flags: int
+    eax: int
+    ebx: int
+    ecx: int
+    edx: int
 
 
 class Regs(Struct):

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from hibana.engine.interface import KICKED, Bus, Reason, Stop
+from hibana.engine.interface import KICKED, PLAIN, Bus, CpuModel, Reason, Stop
 from hibana.engine.state import (
     DebugRegs,
     DescriptorTable,
@@ -139,7 +139,7 @@ class FakeEngine:
         """Say that nothing is missing."""
         return None
 
-    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> FakeVm:
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN) -> FakeVm:
         """Make a VM whose guests are at their first step."""
         vm = FakeVm(vcpu_count, self._guests, bus)
         memory.on_write = vm.note_write

@@ -20,14 +20,14 @@ from hibana.devices.boot_timer import BootTimer, Moment
 from hibana.devices.i8042 import I8042
 from hibana.devices.rate_limiter import TokenBucket
 from hibana.devices.uart16550 import Uart16550
-from hibana.engine.interface import Engine, Vm
+from hibana.engine.interface import Bus, Engine, Vm
 from hibana.errors import (
-    CpuIsFixed,
-    CpuTemplateError,
     CreateDriveError,
     DeviceManagerError,
+    GuestConfigError,
     MemoryConfigError,
     StartCmdlineError,
+    SystemConfigError,
     VmmError,
 )
 from hibana.host.serial_input import SerialInput
@@ -40,6 +40,7 @@ from hibana.observe import log
 from hibana.units import MIB
 from hibana.vmm.attached import AttachedDrive, AttachedInterface, entropy_device, limit
 from hibana.vmm.blueprint import Blueprint
+from hibana.vmm.cpu_model import cpu_model
 from hibana.vmm.device_loop import DeviceLoop
 from hibana.vmm.machine import EXIT_OK, EndHandler, Machine
 from hibana.vmm.slots import MmioSlots
@@ -50,14 +51,12 @@ _STDOUT = 1
 
 def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_end: EndHandler) -> Machine:
     """Build a microVM, paused at its kernel's first instruction. Raises VmmError, and then leaves nothing behind."""
-    if plan.has_cpu_template and not engine.takes_cpu_templates:
-        raise CpuTemplateError(cause=CpuIsFixed())
     memory = _allocate(plan.mem_size_mib, plan.huge_pages)
     bus = GuestBus()
     devices = None if engine.devices_follow_runner else DeviceLoop(loop)
     try:
         cmdline = _cmdline(plan.boot_args)
-        vm = engine.create_vm(memory, plan.vcpu_count, SharedBus(bus, devices.lock) if devices else bus)
+        vm = _create_vm(engine, memory, plan, SharedBus(bus, devices.lock) if devices else bus)
     except VmmError:
         memory.close()
         raise
@@ -95,6 +94,14 @@ def _cmdline(boot_args: str) -> Cmdline:
         return Cmdline(boot_args)
     except VmmError as error:
         raise StartCmdlineError(cause=error) from error
+
+
+def _create_vm(engine: Engine, memory: GuestMemory, plan: Blueprint, bus: Bus) -> Vm:
+    model = cpu_model(engine, plan.cpu_template, plan.smt)
+    try:
+        return engine.create_vm(memory, plan.vcpu_count, bus, model)
+    except GuestConfigError as error:
+        raise SystemConfigError(cause=error) from error
 
 
 def _append(cmdline: Cmdline, item: str) -> None:

@@ -3,10 +3,9 @@
 Not started → running ⇄ paused. The microVM ends with the process: there is no way back (api.md §4.1).
 """
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from hibana.bus.loop import Loop
-from hibana.config.cpu import CustomCpuTemplate
 from hibana.config.resources import Resources
 from hibana.config.snapshot import LoadSnapshotConfig
 from hibana.devices import boot_timer
@@ -19,8 +18,6 @@ from hibana.vmm.machine import EXIT_OK, Machine
 from hibana.vmm.preboot import PreBoot
 from hibana.vmm.running import Running
 from hibana.vmm.verbs import Call, perform
-
-_CHANGES_NOTHING: Final = CustomCpuTemplate()
 
 
 class Circumstances(NamedTuple):
@@ -92,15 +89,15 @@ class Controller:
         machine = self._resources.machine
         return Blueprint(
             vcpu_count=machine.vcpu_count,
+            smt=machine.smt,
             mem_size_mib=machine.mem_size_mib,
             huge_pages=machine.huge_pages,
-            has_cpu_template=bool(machine.cpu_template)
-            or (self._resources.cpu_template or _CHANGES_NOTHING) != _CHANGES_NOTHING,
             kernel_fd=source.kernel_fd,
             initrd_fd=source.initrd_fd,
             boot_args=source.boot_args,
             serial=self._resources.serial,
             boot_timer=self._circumstances.boot_timer,
+            cpu_template=self._resources.chosen_cpu_template,
             drives=self._resources.drives,
             interfaces=self._resources.nets,
             entropy=self._resources.entropy,

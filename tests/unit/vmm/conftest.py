@@ -41,9 +41,9 @@ class Workshop:
         resources = self.resources
         plan = Blueprint(
             vcpu_count=1,
+            smt=False,
             mem_size_mib=128,
             huge_pages="None",
-            has_cpu_template=False,
             kernel_fd=file_of(KERNEL),
             initrd_fd=None,
             boot_args=boot_args,

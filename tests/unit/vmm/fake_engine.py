@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from hibana.engine.interface import KICKED, Bus, Stop
+from hibana.engine.interface import KICKED, PLAIN, Bus, CpuModel, Stop
 from hibana.engine.state import (
     DebugRegs,
     DescriptorTable,
@@ -95,6 +95,6 @@ class FakeEngine:
     def missing(self) -> str | None:
         return None
 
-    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> FakeVm:
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN) -> FakeVm:
         self.vm = FakeVm(memory, vcpu_count, bus)
         return self.vm

@@ -11,7 +11,7 @@ import pytest
 from hibana.bus.loop import Loop
 from hibana.config.serial import SerialConfig
 from hibana.devices.boot_timer import Moment
-from hibana.engine.interface import Bus, Engine
+from hibana.engine.interface import PLAIN, Bus, CpuModel, Engine
 from hibana.engine.soft.engine import SoftEngine
 from hibana.errors import EngineError, VmmError
 from hibana.memory import layout
@@ -43,9 +43,9 @@ class Site:
     def plan(self, **differences: Any) -> Blueprint:
         plan = Blueprint(
             vcpu_count=1,
+            smt=False,
             mem_size_mib=32,
             huge_pages="None",
-            has_cpu_template=False,
             kernel_fd=-1,
             initrd_fd=None,
             boot_args="console=ttyS0",
@@ -257,7 +257,7 @@ def test_a_kernel_that_is_none_is_refused(site: Site, image: bytes, kind: str, s
             "Failed to create device manager: Error with EventFd: No such file or directory (os error 2)",
         ),
         (
-            {"has_cpu_template": True},
+            {"cpu_template": "T2"},
             "Failed to get CPU template: The soft engine has one fixed CPU and takes no CPU template.",
         ),
     ],
@@ -287,7 +287,7 @@ def test_a_kernel_that_cannot_be_read_is_refused(site: Site, tmp_path: Path) -> 
 class NoEngine(FakeEngine):
     """An engine that cannot make a VM after all."""
 
-    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> FakeVm:
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN) -> FakeVm:
         raise EngineError(cause="no.")
 
 

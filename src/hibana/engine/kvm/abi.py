@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from hibana.errors import EngineError, os_text
 
+MOST_CPUID_ENTRIES: Final = 256
 API_VERSION: Final = 12
 
 _KVM: Final = 0xAE
@@ -126,6 +127,7 @@ KVM_SET_MSRS: Final = iow(0x89, MSRS)
 KVM_GET_LAPIC: Final = ior(0x8E, LAPIC_STATE)
 KVM_SET_LAPIC: Final = iow(0x8F, LAPIC_STATE)
 KVM_SET_CPUID2: Final = iow(0x90, CPUID2)
+KVM_GET_CPUID2: Final = iowr(0x91, CPUID2)
 KVM_GET_MP_STATE: Final = ior(0x98, MP_STATE)
 KVM_SET_MP_STATE: Final = iow(0x99, MP_STATE)
 KVM_GET_VCPU_EVENTS: Final = ior(0x9F, VCPU_EVENTS)

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Final
 
-from hibana.engine.interface import Bus
+from hibana.engine.interface import PLAIN, Bus, CpuModel
 from hibana.engine.kvm import host, probe
 from hibana.engine.kvm.host import Host
 from hibana.engine.kvm.vm import KvmVm
@@ -19,7 +19,7 @@ class KvmEngine:
     """Executes guest instructions by the kernel's KVM."""
 
     name = "kvm"
-    takes_cpu_templates = False
+    takes_cpu_templates = True
     devices_follow_runner = False
 
     def missing(self) -> str | None:
@@ -42,14 +42,14 @@ class KvmEngine:
             return None
         return f"{host.DEVICE} emulates guest code ({verdict.ns:.0f} ns for a loop of two instructions)."
 
-    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> KvmVm:
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN) -> KvmVm:
         """Make a virtual machine whose vCPUs are in reset state: vCPU 0 runnable, the others waiting for SIPI.
 
         The kernel sees what we write to guest memory, so there is nothing to be told about it.
         """
         sys.setswitchinterval(_SWITCH_INTERVAL)
-        kvm = Host()
+        kvm = Host(model.template.capabilities(host.REQUIRED) if model.template else host.REQUIRED)
         try:
-            return KvmVm(kvm, memory, vcpu_count, bus)
+            return KvmVm(kvm, memory, vcpu_count, bus, model)
         finally:
             kvm.close()

@@ -2,12 +2,13 @@
 
 import os
 import time
+from collections.abc import Sequence
 from fcntl import ioctl
 from struct import unpack_from
 from typing import Final
 
 from hibana.engine.kvm import abi
-from hibana.engine.kvm.cpuid import CpuidEntry
+from hibana.engine.state import CpuidEntry
 from hibana.errors import EngineError, os_text
 from hibana.observe import log
 
@@ -32,22 +33,21 @@ REQUIRED: Final = (
 """Capabilities that nothing here works without, in the order in which they are checked (machine.md §4.2)."""
 
 _ATTEMPTS: Final = 5
-_MOST_CPUID_ENTRIES: Final = 256
 _MOST_MSRS: Final = 1024
 
 
 class Host:
     """An open /dev/kvm."""
 
-    def __init__(self) -> None:
-        """Open it and check what it can do. Raises EngineError."""
+    def __init__(self, required: Sequence[int] = REQUIRED) -> None:
+        """Open it and check that it has the capabilities that are required. Raises EngineError."""
         try:
             self.fd: Final = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             hint = "Make sure the user launching the firecracker process is configured on the /dev/kvm file's ACL."
             raise EngineError(cause=f"Error creating KVM object: {os_text(error)} {hint}") from error
         try:
-            self._check()
+            self._check(required)
         except EngineError:
             self.close()
             raise
@@ -80,8 +80,8 @@ class Host:
     def supported_cpuid(self) -> list[CpuidEntry]:
         """List the CPUID leaves that a guest may see here."""
         head, size = abi.CPUID2.size, abi.CPUID_ENTRY2.size
-        buffer = bytearray(head + _MOST_CPUID_ENTRIES * size)
-        abi.CPUID2.pack_into(buffer, 0, _MOST_CPUID_ENTRIES, 0)
+        buffer = bytearray(head + abi.MOST_CPUID_ENTRIES * size)
+        abi.CPUID2.pack_into(buffer, 0, abi.MOST_CPUID_ENTRIES, 0)
         abi.call(self.fd, abi.KVM_GET_SUPPORTED_CPUID, buffer)
         count = abi.CPUID2.unpack_from(buffer)[0]
         return [CpuidEntry(*abi.CPUID_ENTRY2.unpack_from(buffer, head + size * i)) for i in range(count)]
@@ -98,9 +98,9 @@ class Host:
         """Close it; virtual machines live on."""
         os.close(self.fd)
 
-    def _check(self) -> None:
+    def _check(self, required: Sequence[int]) -> None:
         version = abi.call(self.fd, abi.KVM_GET_API_VERSION)
         if version != abi.API_VERSION:
             raise EngineError(cause=f"The host kernel reports an invalid KVM API version: {version}")
-        if missing := [number for number in REQUIRED if not self.capability(number)]:
+        if missing := [number for number in required if not self.capability(number)]:
             raise EngineError(cause=f"Missing KVM capabilities: [{', '.join(f'{number:#x}' for number in missing)}]")

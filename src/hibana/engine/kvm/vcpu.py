@@ -12,9 +12,8 @@ from typing import Final
 from msgspec.structs import astuple
 
 from hibana.engine.kvm import abi, registers, xsave
-from hibana.engine.kvm.cpuid import CpuidEntry
 from hibana.engine.kvm.msr import in_loading_order
-from hibana.engine.state import DebugRegs, Fpu, VcpuEvents, VcpuState
+from hibana.engine.state import CpuidEntry, DebugRegs, Fpu, VcpuEvents, VcpuState
 from hibana.errors import EngineError
 
 _XCR0: Final = 0
@@ -36,6 +35,33 @@ class KvmVcpu:
         """Say what the guest sees of this CPU; only before it has run."""
         content = abi.CPUID2.pack(len(leaves), 0) + b"".join(abi.CPUID_ENTRY2.pack(*leaf) for leaf in leaves)
         abi.call(self.fd, abi.KVM_SET_CPUID2, bytearray(content))
+
+    def cpuid(self) -> list[CpuidEntry]:
+        """Give what the guest sees of this CPU."""
+        head, size = abi.CPUID2.size, abi.CPUID_ENTRY2.size
+        buffer = bytearray(head + abi.MOST_CPUID_ENTRIES * size)
+        abi.CPUID2.pack_into(buffer, 0, abi.MOST_CPUID_ENTRIES, 0)
+        abi.call(self.fd, abi.KVM_GET_CPUID2, buffer)
+        leaves = (CpuidEntry(*fields) for fields in abi.CPUID_ENTRY2.iter_unpack(memoryview(buffer)[head:]))
+        return [leaf for leaf in leaves if any(leaf)]  # older kernels do not say how many they gave
+
+    def read_msrs(self, wanted: Sequence[int]) -> dict[int, int]:
+        """Read registers, without those that KVM does not have."""
+        values: dict[int, int] = {}
+        rest = list(wanted)
+        while rest:
+            buffer = _msr_list([(msr, 0) for msr in rest[:_MOST_MSRS]])
+            done = abi.call(self.fd, abi.KVM_GET_MSRS, buffer)
+            entries = memoryview(buffer)[abi.MSRS.size : abi.MSRS.size + done * abi.MSR_ENTRY.size]
+            values |= {msr: value for msr, _, value in abi.MSR_ENTRY.iter_unpack(entries)}
+            missing = done < len(rest[:_MOST_MSRS])
+            del rest[: done + missing]
+        return values
+
+    def force_msrs(self, values: dict[int, int]) -> None:
+        """Set registers that a CPU template names, and save them from now on."""
+        self._msrs = list(dict.fromkeys([*self._msrs, *values]))
+        self._load_msrs(values)
 
     def save(self) -> VcpuState:
         """Export the complete state, in KVM's terms. Raises EngineError."""

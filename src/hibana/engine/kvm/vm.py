@@ -1,11 +1,11 @@
 """A virtual machine of the kernel's: RAM, interrupt chips, vCPUs, and the eventfds between them and the devices."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from hibana.engine.interface import Bus
-from hibana.engine.kvm import abi, chips, kick
+from hibana.engine.interface import Bus, CpuModel
+from hibana.engine.kvm import abi, amx, chips, kick
 from hibana.engine.kvm.cpuid import normalize
 from hibana.engine.kvm.host import Host
 from hibana.engine.kvm.lines import Lines
@@ -13,7 +13,7 @@ from hibana.engine.kvm.msr import saved_msrs
 from hibana.engine.kvm.runner import KvmRunner
 from hibana.engine.kvm.slots import Slots
 from hibana.engine.kvm.vcpu import KvmVcpu
-from hibana.engine.state import VmState
+from hibana.engine.state import CpuidEntry, VmState
 from hibana.errors import EngineError, os_text
 from hibana.memory.guest import GuestMemory
 from hibana.memory.layout import KVM_TSS
@@ -26,10 +26,11 @@ _SLOTS_IF_UNKNOWN: Final = 32
 class KvmVm:
     """One runner and one vCPU for each CPU; everything is in the kernel, and this holds on to it."""
 
-    def __init__(self, host: Host, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
+    def __init__(self, host: Host, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel) -> None:
         """Make it, in the reference's order (machine.md §4.3). Raises EngineError, and then leaves nothing behind."""
         self.vcpus: list[KvmVcpu] = []
         self.runners: list[KvmRunner] = []
+        amx.permit()
         cpuid = host.supported_cpuid()
         self.fd: Final = host.create_vm()
         self._lines = Lines(self.fd)
@@ -47,8 +48,7 @@ class KvmVm:
                 self.vcpus.append(vcpu)
                 self.runners.append(_runner(vcpu, page_size, bus))
             self.slots: Final = Slots(self.fd, memory, slot_limit)
-            for index, vcpu in enumerate(self.vcpus):
-                vcpu.set_cpuid(normalize(cpuid, index, vcpu_count))
+            _shape(self.vcpus, cpuid, model)
         except BaseException:
             self.close()
             raise
@@ -86,6 +86,17 @@ class KvmVm:
             os.close(vcpu.fd)
         self._lines.close()
         os.close(self.fd)
+
+
+def _shape(vcpus: Sequence[KvmVcpu], supported: Sequence[CpuidEntry], model: CpuModel) -> None:
+    """Give the vCPUs their CPUID, and what a template wants in their MSRs (machine.md §3.1)."""
+    leaves = model.template.cpuid(supported) if model.template else supported
+    for index, vcpu in enumerate(vcpus):
+        vcpu.set_cpuid(normalize(leaves, index, len(vcpus), smt=model.smt))
+    if model.template:
+        values = model.template.msrs(vcpus[0].read_msrs)
+        for vcpu in vcpus:
+            vcpu.force_msrs(values)
 
 
 def _runner(vcpu: KvmVcpu, page_size: int, bus: Bus) -> KvmRunner:

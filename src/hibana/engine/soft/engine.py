@@ -3,7 +3,7 @@
 import sys
 from typing import Final
 
-from hibana.engine.interface import Bus
+from hibana.engine.interface import PLAIN, Bus, CpuModel
 from hibana.engine.soft import clock, library, selfcheck
 from hibana.engine.soft.fast import switch
 from hibana.engine.soft.processor import Processor
@@ -27,7 +27,7 @@ class SoftEngine:
         """Say in one sentence why this engine cannot run here; None when it can."""
         return library.missing()
 
-    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> SoftVm:
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN) -> SoftVm:
         """Make a virtual machine whose vCPUs are in reset state: vCPU 0 runnable, the others waiting for SIPI."""
         clock.begin()
         sys.setswitchinterval(_SWITCH_INTERVAL)
