@@ -10,6 +10,7 @@ from hibana.api.http import Request
 from hibana.api.routes import Dispatcher
 from hibana.config.resources import Resources
 from hibana.devices.mmds.store import Store
+from hibana.testing.disk import grant_async
 from hibana.testing.net import open_fake_tap
 from hibana.vmm.preboot import PreBoot
 
@@ -28,7 +29,7 @@ def api(tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.chdir(tmp_path)
     with open("disk", "wb") as disk:
         disk.write(bytes(512))
-    resources = Resources(open_fake_tap)
+    resources = Resources(open_fake_tap, grant_async)
     yield Dispatcher(PreBoot(resources, Store(64), unused, unused))
     resources.close()
 

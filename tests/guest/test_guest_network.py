@@ -7,20 +7,24 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from hibana.config.net import NetworkInterfaceConfig, NetworkInterfaceUpdateConfig
 from hibana.config.rate_limit import RateLimiterConfig, TokenBucketConfig
+from hibana.units import MIB
 from tests.guest.conftest import Boot
 from tests.guest.microvm import PATIENCE, MicroVm
 from tools.microvm.network import Network
 
 CLONE_NEWNET = 0x40000000
 HOST = "172.29.0.1"
-CONTENT = os.urandom(1 << 20) * 8
+CONTENT = os.urandom(MIB) * 8
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
+RATE = 10_000_000 // 8
+TEN_MBIT = RateLimiterConfig(bandwidth=TokenBucketConfig(size=RATE, refill_time=1000))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,7 +61,7 @@ class Peer:
         self._listener = socket.create_server((HOST, 0))
         self._listener.settimeout(PATIENCE)
         self._content = content
-        self.received = b""
+        self.received = bytearray()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -88,16 +92,34 @@ def test_a_ping_comes_back(vm: MicroVm) -> None:
     assert "3 packets received" in vm.run(f"ping -c 3 -i 0.2 {HOST}")
 
 
-def test_every_byte_arrives_in_the_guest(vm: MicroVm) -> None:
-    assert vm.run(f"nc {Peer(CONTENT).address} </dev/null | sha256sum") == f"{DIGEST}  -"
+def test_every_byte_arrives_both_ways(vm: MicroVm) -> None:
+    content = CONTENT * 8
+    assert len(content) == 64 * MIB
+    digest = hashlib.sha256(content).hexdigest()
+    assert vm.run(f"nc {Peer(content).address} </dev/null | tee /tmp/got | sha256sum") == f"{digest}  -"
+    back = Peer()
+    vm.run(f"nc {back.address} </tmp/got")
+    back.join()
+    assert hashlib.sha256(back.received).hexdigest() == digest
 
 
-def test_every_byte_arrives_on_the_host(vm: MicroVm) -> None:
-    peer = Peer()
-    made = vm.run(f"head -c $((8 << 20)) /dev/urandom >/tmp/made; nc {peer.address} </tmp/made; sha256sum </tmp/made")
-    peer.join()
-    assert made == f"{hashlib.sha256(peer.received).hexdigest()}  -"
-    assert len(peer.received) == 8 << 20
+@pytest.mark.parametrize("direction", ["into the guest", "out of the guest"])
+def test_ten_megabits_per_second_are_ten(vm: MicroVm, direction: str) -> None:
+    """A bucket holds a second; what goes beyond it takes its time. Only a busy host can make it take longer."""
+    vm.api.patch_network_interface(NetworkInterfaceUpdateConfig("eth0", TEN_MBIT, TEN_MBIT))
+    if direction == "out of the guest":
+        vm.run(f"head -c {4 * RATE} /dev/urandom >/tmp/made")
+    for _ in range(5):
+        peer = Peer(CONTENT[: 4 * RATE] if direction == "into the guest" else b"")
+        source = "/dev/null" if direction == "into the guest" else "/tmp/made"
+        began = time.monotonic()
+        vm.run(f"nc {peer.address} <{source} >/tmp/got")
+        took = time.monotonic() - began
+        assert took >= 3 * 0.9, "the limit is not obeyed"
+        if took <= 3 * 1.1:
+            return
+        vm.run("sleep 1")  # until the bucket is full again
+    pytest.fail(f"the limit is never reached: {took:.2f} s instead of 3")
 
 
 def test_bytes_go_both_ways_at_once_and_survive_a_pause(vm: MicroVm) -> None:

@@ -28,6 +28,12 @@ from hibana.vmm.vcpu_thread import name_thread
 _PROCESS_NAME: Final = "firecracker"
 
 
+def _try_async(fd: int) -> None:
+    from hibana.host.disk_uring import try_ring  # nobody else needs it before the start
+
+    try_ring(fd)
+
+
 class Session:
     """One process: a loop, perhaps an API server, and a microVM that comes through the one or from a file."""
 
@@ -35,7 +41,7 @@ class Session:
         """Put the parts together and begin to listen; nothing is answered before `run`."""
         name_thread(_PROCESS_NAME)
         circumstances = Circumstances(engine, options.boot_timer)
-        self._resources = Resources(open_tap)
+        self._resources = Resources(open_tap, _try_async)
         self._store = Store(numbers.mmds_size_limit)
         self._loop = loop
         self._controller = Controller(circumstances, self._resources, self._store, self._loop)

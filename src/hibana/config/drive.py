@@ -1,6 +1,7 @@
 """Drives (api.md §3.6)."""
 
 import os
+from collections.abc import Callable
 from typing import Final, Literal
 
 from hibana.config.host_file import open_host_file
@@ -10,6 +11,7 @@ from hibana.errors import (
     CreateDriveError,
     HostFileError,
     InvalidDriveConfig,
+    IoEngineError,
     VirtioDriveError,
     os_text,
 )
@@ -20,6 +22,9 @@ CacheType = Literal["Unsafe", "Writeback"]
 IoEngine = Literal["Async", "Sync"]
 
 SECTOR: Final = 512
+
+TryAsync = Callable[[int], None]
+"""Finds out whether this host can do `io_engine: Async` on an open file. Raises IoEngineError if it cannot."""
 
 
 class BlockDeviceConfig(Strict, kw_only=True):
@@ -52,8 +57,8 @@ class BlockDeviceUpdateConfig(Strict):
 class Drive:
     """A drive whose backing file is open; a vhost-user drive has none and is connected by its device."""
 
-    def __init__(self, config: BlockDeviceConfig) -> None:
-        """Open the backing file. Raises CreateDriveError."""
+    def __init__(self, config: BlockDeviceConfig, try_async: TryAsync) -> None:
+        """Open the backing file, and see that the engine works with it. Raises CreateDriveError."""
         self.fd: int | None = None
         self.size = 0
         try:
@@ -61,6 +66,8 @@ class Drive:
                 self.config = config
                 return
             self.fd, self.size = open_backing_file(config.path_on_host or "", bool(config.is_read_only))
+            if config.io_engine == "Async":
+                self._try(try_async)
         except (InvalidDriveConfig, VirtioDriveError) as error:
             raise CreateDriveError(cause=error) from error
         self.config = BlockDeviceConfig(
@@ -73,6 +80,14 @@ class Drive:
             rate_limiter=effective(config.rate_limiter),
             io_engine=config.io_engine or "Sync",
         )
+
+    def _try(self, try_async: TryAsync) -> None:
+        assert self.fd is not None
+        try:
+            try_async(self.fd)
+        except IoEngineError as error:
+            self.close()
+            raise VirtioDriveError(cause=error) from error
 
     def exchange(self, path: str, fd: int, size: int) -> None:
         """Own another backing file from now on, and close the former one."""

@@ -13,7 +13,7 @@ from hibana.config import mmds as mmds_rules
 from hibana.config.balloon import BalloonDeviceConfig
 from hibana.config.boot_source import BootSource, BootSourceConfig
 from hibana.config.cpu import CustomCpuTemplate
-from hibana.config.drive import BlockDeviceConfig, Drive
+from hibana.config.drive import BlockDeviceConfig, Drive, TryAsync
 from hibana.config.entropy import EntropyDeviceConfig
 from hibana.config.machine import MachineConfig, MachineConfigUpdate
 from hibana.config.memory_hotplug import MemoryHotplugConfig
@@ -41,9 +41,10 @@ from hibana.observe import log
 class Resources:
     """Everything that is wanted of a microVM that does not exist yet."""
 
-    def __init__(self, open_tap: OpenTap) -> None:
-        """Begin with nothing but defaults; `open_tap` attaches to the tap of a network interface."""
+    def __init__(self, open_tap: OpenTap, try_async: TryAsync) -> None:
+        """Begin with nothing but defaults; the host ends of interfaces and drives come from these two."""
         self._open_tap = open_tap
+        self._try_async = try_async
         self.machine: MachineConfig = machine_rules.DEFAULT
         self.cpu_template: CustomCpuTemplate | None = None
         self.boot_source: BootSource | None = None
@@ -107,7 +108,7 @@ class Resources:
                 raise RootIsPmem
             if self._has_root_drive() and index != 0:
                 raise RootDriveExists
-        drive = Drive(config)
+        drive = Drive(config, self._try_async)
         if index is None:
             self.drives.insert(0 if config.is_root_device else len(self.drives), drive)
             return

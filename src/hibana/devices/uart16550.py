@@ -6,7 +6,8 @@ where devices live.
 
 Where it differs from the data sheet it does so like the reference, because drivers have been run against that: both
 pending interrupts show in IIR at once (0x06), reading IIR withdraws all of them, enabling the transmitter interrupt
-does not raise it, and reading one byte withdraws the receiver interrupt even if more are waiting.
+does not raise it, and reading one byte withdraws the receiver interrupt even if more are waiting. But enabling the
+receiver interrupt raises it when bytes are waiting: Linux disables it while it prints, and would never see them.
 """
 
 from collections import deque
@@ -224,6 +225,8 @@ class Uart16550:
             self._divisor_high = value
         else:
             self._ier = value & IER_VALID
+            if self._lsr & LSR_DATA_READY:
+                self._announce_received()
 
     def _write_fcr(self, value: int) -> None:
         if value & FCR_CLEAR_RECEIVER:

@@ -22,6 +22,19 @@ from hibana.observe import log
 _ENTRIES: Final = 128
 
 
+def try_ring(fd: int) -> None:
+    """Find out, for a user who asks for it, whether io_uring works here with an open file. Raises IoEngineError."""
+    log.warn("[DevPreview] Async file IO is in development preview.")
+    _make_ring(fd).close()
+
+
+def _make_ring(fd: int) -> Ring:
+    try:
+        return Ring(_ENTRIES, fd, (READ, WRITE, FSYNC))
+    except VmmError as error:
+        raise IoEngineError(cause=AsyncEngineError(cause=IoUringError(cause=error))) from error
+
+
 class UringDisk:
     """Answers every request later (fulfils `block.Disk`)."""
 
@@ -30,14 +43,10 @@ class UringDisk:
 
         Raises IoEngineError where the host has no io_uring for us.
         """
-        log.warn("[DevPreview] Async file IO is in development preview.")
         self.size = size
         self.id = disk_id(fd)
         self._home = home
-        try:
-            self._ring = Ring(_ENTRIES, fd, (READ, WRITE, FSYNC))
-        except VmmError as error:
-            raise IoEngineError(cause=AsyncEngineError(cause=IoUringError(cause=error))) from error
+        self._ring = _make_ring(fd)
         self._under_way: dict[int, tuple[Request, object]] = {}
         """By a number that goes with it into the kernel and back: the request, and what holds its window in place."""
         self._number = 0

@@ -56,13 +56,13 @@ class GuestMemory:
 
         Raises GuestFault when any of them is not RAM. Whoever writes through a window reports it with `touched`.
         """
-        if addr >= 0 and size >= 0:
-            if addr + size <= self._low:  # the usual case: everything below the hole
-                return self._ram[addr : addr + size]
-            for start, length, offset in self.regions:
-                if start <= addr and addr + size <= start + length:
-                    at = addr - start + offset
-                    return self._ram[at : at + size]
+        end = addr + size
+        if 0 <= addr <= end <= self._low:  # the usual case: everything below the hole
+            return self._ram[addr:end]
+        for start, length, offset in self.regions:
+            if start <= addr <= end <= start + length:
+                shift = offset - start
+                return self._ram[addr + shift : end + shift]
         raise GuestFault(f"[{addr:#x}, +{size:#x}) is outside guest memory")
 
     def read(self, addr: int, size: int) -> bytes:

@@ -13,6 +13,7 @@ from hibana.config.logger import LoggerConfig
 from hibana.config.metrics import MetricsConfig
 from hibana.config.resources import Resources
 from hibana.errors import ConfigFileError, InvalidMetadata, LogFileError, MetricsConfiguredTwice, MmdsDoesNotFit
+from hibana.testing.disk import grant_async
 from hibana.testing.net import open_fake_tap
 
 
@@ -40,7 +41,7 @@ class Notes:
 
 @pytest.fixture
 def resources() -> Iterator[Resources]:
-    resources = Resources(open_fake_tap)
+    resources = Resources(open_fake_tap, grant_async)
     yield resources
     resources.close()
 

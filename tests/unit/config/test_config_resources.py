@@ -36,12 +36,13 @@ from hibana.errors import (
     SmallerThanBalloon,
     UnknownMmdsInterface,
 )
+from hibana.testing.disk import grant_async
 from hibana.testing.net import open_fake_tap
 
 
 @pytest.fixture
 def resources() -> Iterator[Resources]:
-    resources = Resources(open_fake_tap)
+    resources = Resources(open_fake_tap, grant_async)
     yield resources
     resources.close()
 
@@ -226,7 +227,7 @@ def test_there_is_no_balloon_until_one_is_wanted(resources: Resources) -> None:
 
 
 def test_an_empty_notebook_shows_every_key() -> None:
-    assert msgspec.json.encode(Resources(open_fake_tap).render()) == (
+    assert msgspec.json.encode(Resources(open_fake_tap, grant_async).render()) == (
         b'{"balloon":null,"drives":[],'
         b'"boot-source":{"kernel_image_path":"","initrd_path":null,"boot_args":null},'
         b'"cpu-config":null,"logger":null,'

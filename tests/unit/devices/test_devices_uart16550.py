@@ -169,6 +169,21 @@ def test_a_polling_driver_gets_its_bytes_without_interrupts() -> None:
     assert [bench.inb(DATA), bench.inb(DATA)] == [*b"ok"]
 
 
+def test_bytes_that_came_while_nobody_wanted_to_know_are_announced_when_somebody_does() -> None:
+    """Linux turns its interrupts off while it prints, and counts on this."""
+    bench = Bench()
+    bench.outb(IER, IER_RECEIVED)
+    bench.outb(IER, 0)
+    bench.uart.receive(b"y")
+    assert bench.irq.count == 0
+    bench.outb(IER, IER_RECEIVED)
+    assert bench.irq.count == 1
+    assert bench.inb(IIR) == RECEIVER_PENDING
+    bench.inb(DATA)
+    bench.outb(IER, IER_RECEIVED)
+    assert bench.irq.count == 1, "nothing is waiting any more"
+
+
 def test_one_interrupt_announces_all_bytes_that_came_before_the_driver_looked() -> None:
     bench = Bench()
     bench.outb(IER, IER_RECEIVED)

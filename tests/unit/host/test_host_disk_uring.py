@@ -20,7 +20,7 @@ from hibana.devices.virtio.block_request import FLUSH, IN, OK, OUT
 from hibana.errors import IoEngineError
 from hibana.host import io_uring
 from hibana.host.disk import disk_id
-from hibana.host.disk_uring import UringDisk
+from hibana.host.disk_uring import UringDisk, try_ring
 from hibana.observe import log
 from hibana.testing.fakes import FakeTimers
 from hibana.testing.virtio import Driver, Offer
@@ -244,10 +244,8 @@ def test_a_host_that_forbids_it_says_so_in_the_words_of_the_reference(monkeypatc
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(io_uring, "_call", forbidden)
-    loop = Loop()
     with pytest.raises(IoEngineError) as refused:
-        UringDisk(0, SIZE, Home(loop, lambda _: None))
-    loop.close()
+        try_ring(0)
     assert str(refused.value) == (
         "Error coming from the IO engine: Async error: IoUring: Error calling io_uring_setup: "
         "Operation not permitted (os error 1)"
@@ -256,8 +254,12 @@ def test_a_host_that_forbids_it_says_so_in_the_words_of_the_reference(monkeypatc
 
 def test_it_is_announced_as_a_preview(capfd: pytest.CaptureFixture[str]) -> None:
     assert log.enabled(log.WARN)
-    Host().close()
-    assert "[DevPreview] Async file IO is in development preview." in capfd.readouterr().out
+    host = Host()
+    before = sorted(os.listdir("/proc/self/fd"))
+    try_ring(host.fd)
+    assert sorted(os.listdir("/proc/self/fd")) == before, "the ring was only tried"
+    host.close()
+    assert capfd.readouterr().out.count("[DevPreview] Async file IO is in development preview.") == 1
 
 
 # --- what the guest sees of it ----------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from hibana.config.snapshot import CreateSnapshotParams, LoadSnapshotConfig, Mem
 from hibana.config.vsock import VsockDeviceConfig
 from hibana.errors import NotAfterStart
 from hibana.sdk.machine import ApiError, Machine
+from hibana.testing.disk import grant_async
 from hibana.testing.net import open_fake_tap
 from hibana.vmm.verbs import RULES, Call
 
@@ -148,7 +149,7 @@ COMMANDS: list[tuple[str, tuple[Any, ...]]] = [
 QUESTIONS: list[tuple[str, Any]] = [
     ("get_instance_info", InstanceInfo("id", "Paused")),
     ("get_version", VmmVersion()),
-    ("get_vm_config", Resources(open_fake_tap).render()),
+    ("get_vm_config", Resources(open_fake_tap, grant_async).render()),
     ("get_machine_config", DEFAULT),
     ("get_balloon", BalloonDeviceConfig(1, True)),
     ("get_balloon_statistics", BalloonStats(1, 2, 3, 4, swap_in=5)),

@@ -22,8 +22,8 @@ class Obedient(VirtioDevice):
 
     def notify(self, index: int) -> None:
         queue = self.queues[index]
-        while (chain := queue.pop()) is not None:
-            queue.push(chain[0], self._act(chain[1]))
+        for head, buffers in queue.take():
+            queue.push(head, self._act(buffers))
         if queue.publish():
             self.irq.used(index)
 

@@ -10,6 +10,7 @@ from hibana.config.resources import Resources
 from hibana.config.serial import SerialConfig
 from hibana.devices import boot_timer
 from hibana.memory import layout
+from hibana.testing.disk import grant_async
 from hibana.testing.net import open_fake_tap
 from hibana.vmm.assemble import assemble
 from hibana.vmm.blueprint import Blueprint
@@ -25,7 +26,7 @@ class Workshop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.resources = Resources(open_fake_tap)
+        self.resources = Resources(open_fake_tap, grant_async)
         self.engine = FakeEngine()
         self.loop = Loop()
         self._machines: list[Machine] = []

@@ -21,6 +21,7 @@ from hibana.devices.virtio.block_request import IN, OK
 from hibana.errors import ActionError, IoUringSetupError, VirtioDriveError
 from hibana.host import io_uring
 from hibana.observe.metrics_groups import METRICS
+from hibana.testing.disk import grant_async
 from hibana.testing.net import open_fake_tap
 from hibana.testing.virtio import Driver
 from hibana.vmm.attached import AttachedDrive
@@ -41,7 +42,8 @@ class Bench:
         self.images["b"].write_bytes(b"b" * 512)
         self.loop = Loop()
         self.drive = Drive(
-            BlockDeviceConfig(drive_id="disk", is_root_device=False, path_on_host=str(self.images["a"]), **config)
+            BlockDeviceConfig(drive_id="disk", is_root_device=False, path_on_host=str(self.images["a"]), **config),
+            grant_async,
         )
         try:
             self.attached = AttachedDrive(self.drive, Home(self.loop, lambda task: task()))
@@ -50,7 +52,7 @@ class Bench:
         self.driver = Driver()
         self.driver.start(self.attached.device)
         machine = SimpleNamespace(drives={"disk": self.attached}, ask_devices=lambda question: question())
-        self.running = Running(machine, Resources(open_fake_tap), Store(0))  # type: ignore[arg-type]
+        self.running = Running(machine, Resources(open_fake_tap, grant_async), Store(0))  # type: ignore[arg-type]
 
     def patch(self, drive_id: str = "disk", **change: Any) -> None:
         """Ask as the API does."""

@@ -19,6 +19,7 @@ from hibana.config.snapshot import LoadSnapshotConfig
 from hibana.devices.mmds.store import Store
 from hibana.errors import ActionError, NoKernelConfigured, NotBeforeStart
 from hibana.observe import log, metrics
+from hibana.testing.disk import grant_async
 from hibana.testing.net import open_fake_tap
 from hibana.vmm.preboot import PreBoot
 from hibana.vmm.verbs import RULES, Call
@@ -28,7 +29,7 @@ class Process:
     """A process that has not started a microVM, asked over the API."""
 
     def __init__(self) -> None:
-        self.resources = Resources(open_fake_tap)
+        self.resources = Resources(open_fake_tap, grant_async)
         self.started = 0
         self.restored: list[LoadSnapshotConfig] = []
         self.preboot = PreBoot(self.resources, Store(64), self._start, self.restored.append)

@@ -12,6 +12,7 @@ from hibana.config.resources import Resources
 from hibana.devices.mmds.store import Store
 from hibana.errors import VcpusDoNotAnswer
 from hibana.observe.metrics_groups import METRICS
+from hibana.testing.disk import grant_async
 from hibana.testing.net import open_fake_tap
 from hibana.vmm.running import Running
 from hibana.vmm.verbs import Call, perform
@@ -45,7 +46,7 @@ class Process:
 
     def __init__(self) -> None:
         self.machine = StubMachine()
-        self._running = Running(self.machine, Resources(open_fake_tap), Store(64))  # type: ignore[arg-type]
+        self._running = Running(self.machine, Resources(open_fake_tap, grant_async), Store(64))  # type: ignore[arg-type]
         self._dispatcher = Dispatcher(self)
 
     def perform(self, call: Call, /) -> object:

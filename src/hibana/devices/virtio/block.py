@@ -6,7 +6,7 @@ end is a `Disk`, which either answers at once (`host/disk.py`) or later (`host/d
     notify ─► take chains ─► parse ─► rate limiter ─► Disk ─┬─ count ──────────────────► status, used ring
                                                             └─ SUBMITTED ─► completion ─► status, used ring
 
-`_serve_queue` serves what a Linux driver really sends, reads and writes in three descriptors, without a call more than
+`_serve_chains` serves what a Linux driver really sends, reads and writes in three descriptors, without a call more than
 is needed: a call costs as much as the checks it makes. Whatever is unusual goes to `_serve`, which starts over with the
 same copy of the descriptors.
 """
@@ -35,7 +35,7 @@ from hibana.devices.virtio.block_request import (
     parse,
 )
 from hibana.devices.virtio.device import EVENT_IDX, VirtioDevice
-from hibana.devices.virtio.queue import WRITE, Descriptor
+from hibana.devices.virtio.queue import WRITE, Chain, Descriptor
 from hibana.errors import GuestFault, os_text
 from hibana.observe import log
 from hibana.observe.metrics_groups import METRICS
@@ -198,77 +198,86 @@ class Block(VirtioDevice):
             pass
 
     def _serve_queue(self) -> bool:
-        """Serve chains until there are none, or limiter or disk want a break; True if it was the disk.
+        """Serve chains until there are none, or limiter or disk want a break; True if it was the disk."""
+        queue = self.queues[0]
+        waiting = queue.pending()
+        taken = answered = left = 0
+        try:
+            while not left and (chains := queue.take() or (queue.arm() and queue.take())):
+                left, answers = self._serve_chains(chains)
+                if left:
+                    queue.give_back(left)
+                answered += answers
+                taken += len(chains) - left + bool(left)
+            disk_was_busy = self._disk_is_busy
+        finally:
+            known = min(taken, waiting)
+            self._metrics.remaining_reqs_count += waiting * known - known * (known + 1) // 2
+            if not self._hand_over(bool(answered)):
+                self._metrics.no_avail_buffer += 1
+        return disk_was_busy
+
+    def _serve_chains(self, chains: list[Chain]) -> tuple[int, int]:
+        """Serve chains in their order; give how many are left for later, and how many have been answered.
 
         A read or write in three descriptors is served here if all goes well, and by `_serve` from the start if not.
         All in one function, because a call costs as much as all checks of a request together.
         """
-        queue, memory, disk, capacity, metrics = self.queues[0], self.memory, self._disk, self._capacity, self._metrics
-        pop, push, window, touched = queue.pop, queue.push, memory.window, memory.on_write
-        read, write, unpack, now = disk.read, disk.write, HEADER.unpack_from, monotonic_ns
+        memory, disk, capacity, metrics = self.memory, self._disk, self._capacity, self._metrics
+        read, write, push = disk.read, disk.write, self.queues[0].push
+        window, touched, unpack, now = memory.window, memory.on_write, HEADER.unpack_from, monotonic_ns
         is_unlimited = self.limiter.ops is None and self.limiter.bandwidth is None
-        waiting, taken, answered, disk_was_busy = queue.pending(), 0, False, False
-        try:
-            while (chain := pop()) is not None or queue.arm():
-                if chain is None:  # more came while the notification was being armed
-                    continue
-                head, descriptors = chain
-                taken += 1
-                try:
-                    if is_unlimited and len(descriptors) == 3:
-                        (header_addr, header_size, header_flags, _), (addr, size, flags, _), status = descriptors
-                        status_addr, status_size, status_flags, _ = status
-                        kind, sector = unpack(window(header_addr, HEADER_SIZE))
-                        if (
-                            kind == (IN if flags & WRITE else OUT)
-                            and header_size >= HEADER_SIZE
-                            and not header_flags & WRITE
-                            and not size & SECTOR_MASK
-                            and sector + (size >> SECTOR_BITS) <= capacity
-                            and status_size
-                            and status_flags & WRITE
-                        ):
-                            offset = sector << SECTOR_BITS
-                            data, answer = window(addr, size), window(status_addr, 1)
-                            request = (head, kind, status_addr, offset, 0, [(addr, size)])
-                            started = now()
-                            if kind == IN:
-                                count = read(offset, data, request)
-                                metrics.read_agg.record((now() - started) // 1000)
-                                if count == size:
-                                    touched(addr, size)
-                                    metrics.read_bytes += size
-                                    metrics.read_count += 1
-                            else:
-                                count = write(offset, data, request)
-                                metrics.write_agg.record((now() - started) // 1000)
-                                if count == size:
-                                    metrics.write_bytes += size
-                                    metrics.write_count += 1
+        answered = left = 0
+        for at, (head, descriptors) in enumerate(chains):
+            try:
+                if is_unlimited and len(descriptors) == 3:
+                    (header_addr, header_size, header_flags, _), (addr, size, flags, _), status = descriptors
+                    status_addr, status_size, status_flags, _ = status
+                    kind, sector = unpack(window(header_addr, HEADER_SIZE))
+                    if (
+                        kind == (IN if flags & WRITE else OUT)
+                        and header_size >= HEADER_SIZE
+                        and not header_flags & WRITE
+                        and not size & SECTOR_MASK
+                        and sector + (size >> SECTOR_BITS) <= capacity
+                        and status_size
+                        and status_flags & WRITE
+                    ):
+                        offset = sector << SECTOR_BITS
+                        data, answer = window(addr, size), window(status_addr, 1)
+                        request = (head, kind, status_addr, offset, 0, [(addr, size)])
+                        began = now()
+                        if kind == IN:
+                            count = read(offset, data, request)
+                            metrics.read_agg.record((now() - began) // 1000)
                             if count == size:
-                                answer[0] = OK
-                                touched(status_addr, 1)
-                                push(head, 1 if kind == OUT else size + 1)
-                                answered = True
-                                continue
-                            if count == SUBMITTED:
-                                continue
-                except (GuestFault, OSError):
-                    pass  # rare; `_serve` meets it again and says what is wrong
-                written = self._serve(head, descriptors)
-                if written == BUSY:
-                    queue.undo_pop()
-                    disk_was_busy = self._disk_is_busy
-                    break
-                if written != SUBMITTED:
-                    push(head, written)
-                    answered = True
-        finally:
-            known = min(taken, waiting)
-            metrics.remaining_reqs_count += waiting * known - known * (known + 1) // 2
-            if not self._hand_over(answered):
-                metrics.no_avail_buffer += 1
-        return disk_was_busy
+                                touched(addr, size)
+                                metrics.read_bytes += size
+                                metrics.read_count += 1
+                        else:
+                            count = write(offset, data, request)
+                            metrics.write_agg.record((now() - began) // 1000)
+                            if count == size:
+                                metrics.write_bytes += size
+                                metrics.write_count += 1
+                        if count == size:
+                            answer[0] = OK
+                            touched(status_addr, 1)
+                            push(head, 1 if kind == OUT else size + 1)
+                            answered += 1
+                            continue
+                        if count == SUBMITTED:
+                            continue
+            except (GuestFault, OSError):
+                pass  # rare; `_serve` meets it again and says what is wrong
+            written = self._serve(head, descriptors)
+            if written == BUSY:
+                left = len(chains) - at
+                break
+            if written != SUBMITTED:
+                push(head, written)
+                answered += 1
+        return left, answered
 
     # --- any request ------------------------------------------------------------------------------------------------
 

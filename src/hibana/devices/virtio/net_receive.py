@@ -23,7 +23,7 @@ from typing import Final
 
 from hibana.devices.rate_limiter import RateLimiter
 from hibana.devices.virtio.frames import HEADER_SIZE, LARGEST_FRAME, NUM_BUFFERS_AT, Frames
-from hibana.devices.virtio.queue import WRITE, Descriptor, Queue
+from hibana.devices.virtio.queue import WRITE, Chain, Descriptor, Queue
 from hibana.errors import GuestFault, os_text
 from hibana.memory.guest import GuestMemory
 from hibana.observe import log
@@ -162,13 +162,19 @@ class Receiver:
 
     def _take_chains(self) -> bool:
         """Take all chains that there are; tell whether the largest frame fits now. Raises GuestFault."""
-        queue, chains, window = self._queue, self._chains, self._memory.window
-        pop, shortest, spare = queue.pop, self._shortest, self._spare
-        while chain := pop() or (queue.arm() and pop()):
-            head, buffers = chain
+        queue = self._queue
+        left = 0
+        while not left and (chains := queue.take() or (queue.arm() and queue.take())):
+            left = self._keep_chains(chains)
+            queue.give_back(left)
+        return self._size >= LARGEST_FRAME
+
+    def _keep_chains(self, chains: list[Chain]) -> int:
+        """Keep chains for frames, and return those that are no good; give how many are too many for now."""
+        window, shortest, spare = self._memory.window, self._shortest, self._spare
+        for at, (head, buffers) in enumerate(chains):
             if self._buffers + len(buffers) > MOST_BUFFERS:
-                queue.undo_pop()
-                break
+                return len(chains) - at
             room = 0
             windows = []
             try:
@@ -182,13 +188,13 @@ class Receiver:
             except GuestFault as fault:
                 self._metrics.rx_fails += 1
                 log.error_limited(f"Cannot receive into a chain: {fault}")
-                queue.push(head, 0)
+                self._queue.push(head, 0)
                 continue
             windows.append(spare)
-            chains.append((head, room, buffers, windows))
+            self._chains.append((head, room, buffers, windows))
             self._buffers += len(buffers)
             self._size += room
-        return self._size >= LARGEST_FRAME
+        return 0
 
     def _offer_several(self) -> list[memoryview]:
         """Give the next frame as much room as the frame before needed."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from hibana.devices.rate_limiter import RateLimiter
 from hibana.devices.virtio.frames import HEADER_SIZE, LARGEST_FRAME, Frames
-from hibana.devices.virtio.queue import WRITE, Queue
+from hibana.devices.virtio.queue import WRITE, Chain, Queue
 from hibana.errors import GuestFault, os_text
 from hibana.memory.guest import GuestMemory
 from hibana.observe import log
@@ -55,18 +55,34 @@ class Transmitter:
         self._process()
 
     def _process(self) -> None:
-        """Send what is in the queue, up to the frame that the limiter refuses.
-
-        Runs once a frame, where a call costs as much as a check: what is usual is done here, what is not elsewhere.
-        """
-        queue, metrics = self._queue, self._metrics
-        pop, push, window, clock = queue.pop, queue.push, self._memory.window, perf_counter_ns
-        limiter, send, mac, record = self._limiter, self._frames.send, self._mac, metrics.tap_write_agg.record
-        limited = limiter.bandwidth is not None or limiter.ops is not None
-        taken = packets = sent_bytes = 0
+        """Send what is in the queue, up to the frame that the limiter refuses."""
+        queue = self._queue
         waiting = queue.pending()
-        while chain := pop() or (queue.arm() and pop()):
-            head, buffers = chain
+        taken = left = 0
+        try:
+            while not left and (chains := queue.take() or (queue.arm() and queue.take())):
+                left = self._send_chains(chains)
+                if left:
+                    queue.give_back(left)
+                taken += len(chains) - left
+        finally:
+            if queue.publish():
+                self._interrupt()
+            self._count_taken(waiting, taken)
+
+    def _send_chains(self, chains: list[Chain]) -> int:
+        """Send one frame after the other; give how many have to wait for the limiter.
+
+        A call costs as much as a check here: what is usual is done in this function, what is not elsewhere.
+        """
+        push, window, clock = self._queue.push, self._memory.window, perf_counter_ns
+        limiter, send, mac = self._limiter, self._frames.send, self._mac
+        limited = limiter.bandwidth is not None or limiter.ops is not None
+        metrics = self._metrics
+        left = 0
+        packets = sent_bytes = 0
+        record = metrics.tap_write_agg.record
+        for at, (head, buffers) in enumerate(chains):
             size = 0
             frame = []
             try:
@@ -78,8 +94,8 @@ class Transmitter:
                 if not HEADER_SIZE <= size <= LARGEST_FRAME:
                     raise _Malformed(f"it has {size} bytes")
                 if limited and not limiter.admit(size):
-                    queue.undo_pop()
                     metrics.tx_rate_limiter_throttled += 1
+                    left = len(chains) - at
                     break
                 if mac is not None and _sender(frame) != mac:
                     metrics.tx_spoofed_mac_count += 1
@@ -91,10 +107,10 @@ class Transmitter:
             except (GuestFault, OSError) as problem:
                 self._drop(problem)
             push(head, 0)
-            taken += 1
-        if queue.publish():
-            self._interrupt()
-        self._count(waiting, taken, packets, sent_bytes)
+        metrics.tx_count += packets
+        metrics.tx_packets_count += packets
+        metrics.tx_bytes_count += sent_bytes
+        return left
 
     def _drop(self, problem: GuestFault | OSError) -> None:
         """Count a frame that was not sent, and say why."""
@@ -108,16 +124,12 @@ class Transmitter:
             self._metrics.tx_fails += 1
         log.error_limited(f"Cannot send a frame: {problem}")
 
-    def _count(self, waiting: int, taken: int, packets: int, sent_bytes: int) -> None:
-        metrics = self._metrics
+    def _count_taken(self, waiting: int, taken: int) -> None:
         if not taken:
-            metrics.no_tx_avail_buffer += 1
-        metrics.tx_count += packets
-        metrics.tx_packets_count += packets
-        metrics.tx_bytes_count += sent_bytes
+            self._metrics.no_tx_avail_buffer += 1
         # The sum of what was still waiting each time a frame was taken.
         expected = min(taken, waiting)
-        metrics.tx_remaining_reqs_count += expected * (2 * waiting - expected - 1) // 2
+        self._metrics.tx_remaining_reqs_count += expected * (2 * waiting - expected - 1) // 2
 
 
 def _sender(frame: list[memoryview]) -> bytes:

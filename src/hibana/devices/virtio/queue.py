@@ -4,20 +4,20 @@ Three areas in guest memory. The driver describes buffers in the descriptor tabl
 index of each chain's head into the available ring. The device takes chains from there and answers in the used ring,
 in any order. Each ring has an index that only ever grows, modulo 2 ** 16; it is written last.
 
-    while (chain := queue.pop()) is not None:
-        head, buffers = chain
-        for addr, size, flags, _ in buffers: ...
-        queue.push(head, written)
+    while chains := queue.take():
+        for head, buffers in chains:
+            for addr, size, flags, _ in buffers: ...
+            queue.push(head, written)
     if queue.publish(): irq.used(0)
 
 The guest may change everything at any time, so each value is read once, checked, and from then on the copy counts. The
 queue never reads or writes outside its three areas; whether the buffers lie in RAM, only `GuestMemory.window` can tell.
-These methods run once a request. That is why chains are plain tuples and the areas typed views: a named tuple a
-descriptor would cost three times as much as all the rest.
+This runs for every request. That is why chains are taken all at once, and are plain tuples, and the areas are typed
+views: a named tuple a descriptor would cost three times as much as all the rest.
 """
 
 import _thread
-from struct import Struct
+from struct import Struct, error
 from typing import Final
 
 from hibana.errors import GuestFault
@@ -125,35 +125,45 @@ class Queue:
         # Once for all: the rings are written all the time, but a page of a ring stays a page of a ring.
         memory.touched(self.used_addr, len(used))
 
-    def pop(self) -> Chain | None:
-        """Take the next chain; None if there is none. Raises GuestFault when the driver broke the rings."""
-        next_avail = self._next_avail
-        avail = self._avail
-        pending = (avail[_INDEX] - next_avail) & _U16
-        if not pending:
-            return None
-        size = self._mask + 1
-        if pending > size:
-            raise GuestFault(
-                f"The number of available virtio descriptors {pending} is greater than queue size: {size}!"
-            )
-        head = index = avail[_RING + (next_avail & self._mask)]
-        table = self._descriptors
-        chain: list[Descriptor] = []
-        while index < size:
-            descriptor = _unpack(table, index << 4)
-            chain.append(descriptor)
-            if not descriptor[2] & NEXT:
-                self._next_avail = (next_avail + 1) & _U16
-                return head, chain
-            if len(chain) == size:
-                raise GuestFault(f"The descriptor chain at {head} is a loop.")
-            index = descriptor[3]
-        raise GuestFault(f"There is no descriptor {index} in a queue of {size}.")
+    def take(self) -> list[Chain]:
+        """Take all chains that are there. Raises GuestFault when the driver broke the rings.
 
-    def undo_pop(self) -> None:
-        """Give the chain back that was taken last: the next `pop` finds it again."""
-        self._next_avail = (self._next_avail - 1) & _U16
+        Chains that are in order come first; the fault comes with the next call.
+        """
+        first = self._next_avail
+        avail, mask, table = self._avail, self._mask, self._descriptors
+        pending = (avail[_INDEX] - first) & _U16
+        chains: list[Chain] = []
+        if not pending:
+            return chains
+        if pending > mask + 1:
+            raise GuestFault(
+                f"The number of available virtio descriptors {pending} is greater than queue size: {mask + 1}!"
+            )
+        try:
+            for at in range(first, first + pending):
+                head = index = avail[_RING + (at & mask)]
+                descriptor = _unpack(table, index << 4)
+                chain: list[Descriptor] = [descriptor]
+                while descriptor[2] & NEXT:
+                    if len(chain) > mask:
+                        raise GuestFault(f"The descriptor chain at {head} is a loop.")
+                    index = descriptor[3]
+                    descriptor = _unpack(table, index << 4)
+                    chain.append(descriptor)
+                chains.append((head, chain))
+        except error:  # beyond the end of the table
+            if not chains:
+                raise GuestFault(f"There is no descriptor {index} in a queue of {mask + 1}.") from None
+        except GuestFault:
+            if not chains:
+                raise
+        self._next_avail = (first + len(chains)) & _U16
+        return chains
+
+    def give_back(self, count: int) -> None:
+        """Give back so many chains, those that were taken last: the next `take` finds them again."""
+        self._next_avail = (self._next_avail - count) & _U16
 
     def pending(self) -> int:
         """Count the chains that could be taken now."""
@@ -182,7 +192,7 @@ class Queue:
     def arm(self) -> bool:
         """Ask for a notification of the next chain; True if one arrived meanwhile, so go on taking (§2.7.10).
 
-        Call it when `pop` has found nothing.
+        Call it when `take` has found nothing.
         """
         if not self._event_idx:
             return False

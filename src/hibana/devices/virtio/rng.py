@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 
 from hibana.devices.rate_limiter import RateLimiter
 from hibana.devices.virtio.device import VirtioDevice
-from hibana.devices.virtio.queue import MAX_SIZE, WRITE, Descriptor
+from hibana.devices.virtio.queue import MAX_SIZE, WRITE, Chain, Descriptor
 from hibana.errors import GuestFault
 from hibana.observe import log
 from hibana.observe.metrics_groups import METRICS
@@ -51,23 +51,32 @@ class Rng(VirtioDevice):
 
     def _process(self) -> None:
         queue = self.queues[0]
-        while (chain := queue.pop()) is not None:
-            head, buffers = chain
+        left = 0
+        try:
+            while not left and (chains := queue.take()):
+                left = self._answer_chains(chains)
+                queue.give_back(left)
+        finally:
+            if queue.publish():
+                self.irq.used(0)
+
+    def _answer_chains(self, chains: list[Chain]) -> int:
+        """Answer one chain after the other; give how many have to wait for the limiter."""
+        push = self.queues[0].push
+        for at, (head, buffers) in enumerate(chains):
             _COUNTERS.entropy_event_count += 1
             try:
                 size, room = self._gather(buffers)
             except GuestFault as fault:
                 log.error_limited(f"rng: cannot use the buffers of a request: {fault}")
                 _COUNTERS.entropy_event_fails += 1
-                queue.push(head, 0)
+                push(head, 0)
                 continue
             if not self._limiter.admit(size):
                 _COUNTERS.entropy_rate_limiter_throttled += 1
-                queue.undo_pop()
-                break
-            queue.push(head, self._fill(buffers, room, min(size, MAX_BYTES)))
-        if queue.publish():
-            self.irq.used(0)
+                return len(chains) - at
+            push(head, self._fill(buffers, room, min(size, MAX_BYTES)))
+        return 0
 
     def _gather(self, buffers: list[Descriptor]) -> tuple[int, list[memoryview]]:
         """Find the bytes of a chain in guest memory, all of which must be ours to write. Raises GuestFault."""

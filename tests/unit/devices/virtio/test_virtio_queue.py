@@ -64,8 +64,8 @@ def test_a_size_is_a_power_of_two_and_not_above_the_maximum(memory: GuestMemory,
 def test_every_power_of_two_will_do(memory: GuestMemory, size: int) -> None:
     queue, ring = connect(memory, size)
     ring.publish(ring.chain([(0x40000, 16, 0)]))
-    assert queue.pop() == (0, [(0x40000, 16, 0, 0)])
-    assert queue.pop() is None
+    assert queue.take() == [(0, [(0x40000, 16, 0, 0)])]
+    assert queue.take() == []
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_reset_forgets_the_driver_and_lets_go_of_its_memory() -> None:
     memory = GuestMemory(1 * MIB)
     queue, ring = connect(memory)
     ring.publish(ring.chain([(0, 1, 0)]))
-    assert queue.pop()
+    assert queue.take()
     queue.push(0, 0)
     queue.reset()
     assert (queue.size, queue.ready) == (256, False)
@@ -139,13 +139,13 @@ def test_after_a_reset_both_sides_count_from_zero(memory: GuestMemory) -> None:
     queue, ring = connect(memory)
     for _ in range(3):
         ring.publish(ring.chain([(0, 1, 0)]))
-        assert queue.pop()
+        assert queue.take()
         queue.push(0, 0)
     queue.publish()
     queue.reset()
     queue, ring = connect(memory)
     ring.publish(ring.chain([(64, 1, 0)]))
-    assert queue.pop() == (0, [(64, 1, 0, 0)])
+    assert queue.take() == [(0, [(64, 1, 0, 0)])]
     queue.push(0, 5)
     assert queue.publish()
     assert ring.completions() == [(0, 5)]
@@ -156,7 +156,7 @@ def test_after_a_reset_both_sides_count_from_zero(memory: GuestMemory) -> None:
 
 def test_nothing_is_taken_from_an_empty_ring(memory: GuestMemory) -> None:
     queue, _ = connect(memory)
-    assert queue.pop() is None
+    assert queue.take() == []
     assert queue.pending() == 0
 
 
@@ -166,7 +166,7 @@ def test_a_chain_comes_in_the_order_of_its_links(memory: GuestMemory) -> None:
     ring.describe(2, 0x2000, 4096, NEXT | WRITE, 5)
     ring.describe(5, 0x3000, 1, WRITE, 7)
     ring.publish(6)
-    assert queue.pop() == (6, [(0x1000, 16, NEXT, 2), (0x2000, 4096, NEXT | WRITE, 5), (0x3000, 1, WRITE, 7)])
+    assert queue.take() == [(6, [(0x1000, 16, NEXT, 2), (0x2000, 4096, NEXT | WRITE, 5), (0x3000, 1, WRITE, 7)])]
 
 
 def test_what_a_chain_holds_is_not_judged_here(memory: GuestMemory) -> None:
@@ -174,15 +174,14 @@ def test_what_a_chain_holds_is_not_judged_here(memory: GuestMemory) -> None:
     queue, ring = connect(memory)
     ring.describe(0, (1 << 64) - 1, (1 << 32) - 1, 4 | WRITE)
     ring.publish(0)
-    assert queue.pop() == (0, [((1 << 64) - 1, (1 << 32) - 1, 4 | WRITE, 0)])
+    assert queue.take() == [(0, [((1 << 64) - 1, (1 << 32) - 1, 4 | WRITE, 0)])]
 
 
 def test_a_chain_may_use_the_whole_table(memory: GuestMemory) -> None:
     queue, ring = connect(memory)
     ring.publish(ring.chain([(64 * at, 64, 0) for at in range(8)]))
-    chain = queue.pop()
-    assert chain
-    assert [addr for addr, _, _, _ in chain[1]] == [64 * at for at in range(8)]
+    [(_, buffers)] = queue.take()
+    assert [addr for addr, _, _, _ in buffers] == [64 * at for at in range(8)]
 
 
 def test_a_looping_chain_is_the_guests_fault(memory: GuestMemory) -> None:
@@ -191,7 +190,7 @@ def test_a_looping_chain_is_the_guests_fault(memory: GuestMemory) -> None:
     ring.describe(4, 0, 1, NEXT, 3)
     ring.publish(3)
     with pytest.raises(GuestFault, match="The descriptor chain at 3 is a loop"):
-        queue.pop()
+        queue.take()
 
 
 @pytest.mark.parametrize("head", [8, 9, U16])
@@ -199,7 +198,7 @@ def test_a_head_outside_the_table_is_the_guests_fault(memory: GuestMemory, head:
     queue, ring = connect(memory)
     ring.publish(head)
     with pytest.raises(GuestFault, match=f"There is no descriptor {head} in a queue of 8"):
-        queue.pop()
+        queue.take()
 
 
 def test_a_link_out_of_the_table_is_the_guests_fault(memory: GuestMemory) -> None:
@@ -207,14 +206,14 @@ def test_a_link_out_of_the_table_is_the_guests_fault(memory: GuestMemory) -> Non
     ring.describe(0, 0, 1, NEXT, 8)
     ring.publish(0)
     with pytest.raises(GuestFault, match="There is no descriptor 8 in a queue of 8"):
-        queue.pop()
+        queue.take()
 
 
 def test_a_link_that_is_not_followed_may_be_anything(memory: GuestMemory) -> None:
     queue, ring = connect(memory)
     ring.describe(0, 0, 1, 0, U16)
     ring.publish(0)
-    assert queue.pop() == (0, [(0, 1, 0, U16)])
+    assert queue.take() == [(0, [(0, 1, 0, U16)])]
 
 
 @pytest.mark.parametrize("ahead", [9, 1000, 0x8000, U16])
@@ -222,35 +221,56 @@ def test_an_index_that_ran_away_is_the_guests_fault(memory: GuestMemory, ahead: 
     queue, ring = connect(memory)
     ring.set_index(ahead)
     with pytest.raises(GuestFault, match=f"available virtio descriptors {ahead} is greater than queue size: 8!"):
-        queue.pop()
+        queue.take()
 
 
 def test_an_index_that_went_back_is_one_that_ran_away(memory: GuestMemory) -> None:
     queue, ring = connect(memory)
     ring.publish(ring.chain([(0, 1, 0)]))
-    assert queue.pop()
+    assert queue.take()
     ring.set_index(0)
     with pytest.raises(GuestFault, match="descriptors 65535 is greater"):
-        queue.pop()
+        queue.take()
+
+
+def test_all_chains_are_taken_at_once(memory: GuestMemory) -> None:
+    queue, ring = connect(memory)
+    for addr in (0, 64, 128):
+        ring.publish(ring.chain([(addr, 1, 0)]))
+    assert queue.pending() == 3
+    assert [addr for _, [(addr, _, _, _)] in queue.take()] == [0, 64, 128]
+    assert queue.pending() == 0
 
 
 def test_what_is_given_back_is_taken_again(memory: GuestMemory) -> None:
     queue, ring = connect(memory)
-    for addr in (0, 64):
+    for addr in (0, 64, 128):
         ring.publish(ring.chain([(addr, 1, 0)]))
-    first = queue.pop()
-    queue.undo_pop()
+    _, *last_two = queue.take()
+    queue.give_back(2)
     assert queue.pending() == 2
-    assert queue.pop() == first
-    assert queue.pending() == 1
+    assert queue.take() == last_two
+    assert queue.pending() == 0
+
+
+@pytest.mark.parametrize("following", [8, 4], ids=["a link out of the table", "a loop"])
+def test_what_comes_before_a_broken_chain_is_taken(memory: GuestMemory, following: int) -> None:
+    queue, ring = connect(memory)
+    ring.publish(ring.chain([(0x40000, 16, 0)]))
+    ring.describe(4, 0, 1, NEXT, following)
+    ring.publish(4)
+    assert queue.take() == [(0, [(0x40000, 16, 0, 0)])]
+    for _ in range(2):
+        with pytest.raises(GuestFault, match="descriptor"):
+            queue.take()
 
 
 def test_the_driver_may_rewrite_a_descriptor_after_it_was_taken(memory: GuestMemory) -> None:
     queue, ring = connect(memory)
     ring.publish(ring.chain([(0x40000, 16, WRITE)]))
-    chain = queue.pop()
+    chains = queue.take()
     ring.describe(0, 1 << 60, 1 << 30, 0)
-    assert chain == (0, [(0x40000, 16, WRITE, 0)])
+    assert chains == [(0, [(0x40000, 16, WRITE, 0)])]
 
 
 # --- answering --------------------------------------------------------------------------------------------------------
@@ -299,8 +319,7 @@ def test_the_rings_go_round_for_ever(size: int, start: int, batches: list[int]) 
             ring.publish(ring.chain([(number, 1, 0)]))
             expected.append(number)
             number += 1
-        while (chain := queue.pop()) is not None:
-            head, [(addr, _, _, _)] = chain
+        for head, [(addr, _, _, _)] in queue.take():
             assert addr == expected.popleft()
             queue.push(head, addr)
         queue.publish()
@@ -311,11 +330,10 @@ def test_the_rings_go_round_for_ever(size: int, start: int, batches: list[int]) 
 
 def advance(queue: Queue, ring: Ring, written: int) -> None:
     ring.publish(ring.chain([(0, 1, 0)]))
-    chain = queue.pop()
-    assert chain
-    queue.push(chain[0], written)
+    [(head, _)] = queue.take()
+    queue.push(head, written)
     queue.publish()
-    assert ring.completions() == [(chain[0], written)]
+    assert ring.completions() == [(head, written)]
 
 
 def test_the_indices_wrap_at_sixteen_bits(memory: GuestMemory) -> None:
@@ -331,7 +349,7 @@ def test_the_indices_wrap_at_sixteen_bits(memory: GuestMemory) -> None:
 def test_without_event_idx_nothing_is_armed(memory: GuestMemory) -> None:
     queue, ring = connect(memory, event_idx=False)
     ring.publish(ring.chain([(0, 1, 0)]))
-    assert queue.pop()
+    assert queue.take()
     assert not queue.arm()
     assert ring.wants_notification_at == 0
 
@@ -340,17 +358,17 @@ def test_an_empty_queue_asks_for_the_next_chain(memory: GuestMemory) -> None:
     queue, ring = connect(memory, event_idx=True)
     for _ in range(3):
         ring.publish(ring.chain([(0, 1, 0)]))
-        assert queue.pop()
+        assert queue.take()
     assert not queue.arm()
     assert ring.wants_notification_at == 3
 
 
 def test_a_chain_that_arrives_while_arming_is_not_missed(memory: GuestMemory) -> None:
     queue, ring = connect(memory, event_idx=True)
-    assert queue.pop() is None
+    assert queue.take() == []
     ring.publish(ring.chain([(0, 1, 0)]))
     assert queue.arm()
-    assert queue.pop()
+    assert queue.take()
 
 
 @pytest.mark.parametrize(
