@@ -101,6 +101,7 @@ class Guest:
         """How often `run` has returned KICKED."""
         self.between_runs: Callable[[Runner], None] = lambda runner: None
         """Called on the runner's thread whenever `run` has returned KICKED and will be entered again."""
+        self._lines: dict[int, Callable[[], None]] = {}
         self._ended = threading.Event()
         self._error: BaseException | None = None
         self._fill_memory(vcpus)
@@ -120,6 +121,13 @@ class Guest:
     def number(self, where: str | int, size: int = 8) -> int:
         """Read one number at a label or an address."""
         return self.numbers(where, 1, size)[0]
+
+    def pulse(self, gsi: int) -> None:
+        """Raise and lower an interrupt line of the present virtual machine."""
+        line = self._lines.get(gsi)
+        if line is None:
+            line = self._lines[gsi] = self.vm.line(gsi)
+        line()
 
     def traps(self) -> list[guests.Trap]:
         """Read the trap log."""
@@ -187,6 +195,7 @@ class Guest:
         """Save everything, throw the virtual machine away and go on in a new one over the same memory."""
         chips, states = self.vm.save(), [vcpu.save() for vcpu in self.vm.vcpus]
         self.vm.close()
+        self._lines.clear()
         self.vm = self.engine.create_vm(self.memory, len(states), self.bus)
         if chips_first:
             self.vm.load(chips)

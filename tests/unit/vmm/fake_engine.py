@@ -1,6 +1,8 @@
 """An engine without CPUs: guest code is the test, which sees the bus, the RAM and the interrupts."""
 
 import threading
+from collections.abc import Callable
+from functools import partial
 
 from hibana.engine.interface import KICKED, Bus, Stop
 from hibana.engine.state import (
@@ -53,8 +55,6 @@ class FakeRunner:
 class FakeVm:
     """One machine of the fake engine (fulfils `engine.interface.Vm`)."""
 
-    devices_follow_runner = True
-
     def __init__(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
         self.memory = memory
         self.bus = bus
@@ -63,8 +63,14 @@ class FakeVm:
         self.pulses: list[int] = []
         self.closed = False
 
-    def pulse(self, gsi: int) -> None:
-        self.pulses.append(gsi)
+    def line(self, gsi: int) -> Callable[[], None]:
+        return partial(self.pulses.append, gsi)
+
+    def doorbell(self, addr: int, value: int) -> None:
+        pass
+
+    def note_pause(self) -> None:
+        pass
 
     def save(self) -> VmState:
         return VmState(IoapicState(), PicState(), PicState(), PitState())
@@ -81,6 +87,7 @@ class FakeEngine:
 
     name = "fake"
     takes_cpu_templates = False
+    devices_follow_runner = True
 
     def __init__(self) -> None:
         self.vm: FakeVm
