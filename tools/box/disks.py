@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -50,6 +51,9 @@ def made_disk() -> Path:
 
 def checkout_disk(folder: Path) -> Path:
     """Pack the checkout as it is now: what git tracks, and what it would be asked to track."""
+    if sys.implementation.cache_tag == _COMPILED:
+        compiler = (sys.executable, "-m", "compileall", "-q", *places.PYTHON_FOLDERS)
+        subprocess.run(compiler, check=False, cwd=places.ROOT, stdout=subprocess.DEVNULL)
     image, tree = folder / "checkout.ext4", folder / "tree"
     checkout = tree / "checkout"
     for name in _sources():
