@@ -65,7 +65,7 @@ def test_the_kernel_finds_nothing_to_complain_about(boot: Boot) -> None:
 
 def test_twenty_boots_in_a_row(boot: Boot) -> None:
     for _ in range(20):
-        vm = boot(shell=False, mem=128, cmdline="quiet")
+        vm = boot(shell=False, mem=128)
         vm.wait_for("hibana:/# ")
         vm.send("reboot -f\n")
         assert vm.exit_code == 0

@@ -36,9 +36,9 @@ def ensure() -> None:
         _write(places.BIN / name, launcher(module))
 
 
-def launcher(module: str) -> str:
-    """Write the text of a program whose `entry` is in `module`."""
-    python = os.path.realpath(places.VENV / "bin/python")
+def launcher(module: str, python: str = "") -> str:
+    """Write the text of a program whose `entry` is in `module`; the interpreter is that of build/venv, or another."""
+    python = python or os.path.realpath(places.VENV / "bin/python")
     first = f"#!{python} -IS\n"
     if len(first) > _FIRST_LINE_LIMIT or " " in python:
         # A shell may go where the kernel does not; the second line is nothing to Python.

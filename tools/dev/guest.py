@@ -1,7 +1,8 @@
 """`guest`: build everything below build/guest, or nothing when it is there and up to date.
 
-There are two products: kernel and initramfs images, which nearly every command needs, and the root file system, which
-is large and made when somebody asks for it. A product is out of date when its recipe (files of tools/guest, and the
+There are four products: kernel and initramfs images, which nearly every command needs; the root file system, which is
+large and made when somebody asks for it; and what the box of `kvmbox` boots, and its root file system. A product is out
+of date when its recipe (files of tools/guest, and the
 kernel unpacker) has changed. `--update` also asks Debian for newer packages. A product's record, a JSON file beside
 it, says what it was made of.
 """
@@ -17,11 +18,11 @@ from typing import Any, Final, NamedTuple
 import hibana.boot.unpack
 from tools.dev import places
 from tools.dev.say import Failure, Step
-from tools.guest import cpio
+from tools.guest import cpio, modules
 from tools.guest.debian import Archive, DebianError
 from tools.guest.initramfs import SCRIPT_FILES, script_image, shell_image
 from tools.guest.kernel import read_kernel
-from tools.guest.rootfs import PACKAGES, make_rootfs
+from tools.guest.rootfs import BOX_PACKAGES, PACKAGES, make_rootfs
 
 _KERNEL: Final = "linux-image-cloud-amd64"
 _FOLDER: Final = Path(cpio.__file__).parent
@@ -62,6 +63,12 @@ def ensure() -> None:
 def ensure_rootfs() -> None:
     """Bring the root file system up to date."""
     _bring_up_to_date(ROOTFS)
+
+
+def ensure_box() -> None:
+    """Bring everything that the box boots up to date."""
+    _bring_up_to_date(BOX_INITRAMFS)
+    _bring_up_to_date(BOX_ROOTFS)
 
 
 def _bring_up_to_date(product: Product, update: bool = False) -> None:
@@ -123,7 +130,7 @@ def _choose_kernel(archive: Archive) -> Sequence[str]:
 
 def _make_kernel_and_initramfs(debs: Packages) -> None:
     with Step("guest kernel: unpacking"):
-        kernel = read_kernel(next(path for name, path in debs.items() if name.startswith("linux-image")))
+        kernel = read_kernel(_kernel_deb(debs))
         _write("bzImage", kernel.bzimage)
         _write("vmlinux", kernel.vmlinux)
         _write("config", kernel.config)
@@ -133,10 +140,30 @@ def _make_kernel_and_initramfs(debs: Packages) -> None:
 
 
 def _make_rootfs(debs: Packages) -> None:
-    scratch = places.GUEST / ".rootfs.ext4"
     with Step(f"guest root file system: unpacking {len(debs)} packages"):
-        make_rootfs(debs, scratch)
-    os.replace(scratch, places.GUEST / "rootfs.ext4")
+        _write_rootfs("rootfs.ext4", debs)
+
+
+def _make_box_initramfs(debs: Packages) -> None:
+    with Step("box: packing kernel and initramfs"):
+        kernel = read_kernel(_kernel_deb(debs), modules.BOX)
+        _write("box.bzImage", kernel.bzimage)
+        _write("box.cpio", shell_image(debs["busybox-static"], kernel.modules, "box_init.sh").to_bytes())
+
+
+def _make_box_rootfs(debs: Packages) -> None:
+    with Step(f"box: unpacking {len(debs)} packages"):
+        _write_rootfs("box.ext4", debs)
+
+
+def _kernel_deb(debs: Packages) -> Path:
+    return next(path for name, path in debs.items() if name.startswith("linux-image"))
+
+
+def _write_rootfs(name: str, debs: Packages) -> None:
+    scratch = places.GUEST / f".{name}"
+    make_rootfs(debs, scratch)
+    os.replace(scratch, places.GUEST / name)
 
 
 KERNEL_AND_INITRAMFS: Final = Product(
@@ -149,11 +176,26 @@ KERNEL_AND_INITRAMFS: Final = Product(
     _choose_kernel,
     _make_kernel_and_initramfs,
 )
+_ROOTFS_RECIPE: Final = ("debian.py", "ext4.py", "python.py", "rootfs.py", "rootfs_init.sh", "tree.py")
 ROOTFS: Final = Product(
     "rootfs.json",
     ("rootfs.ext4",),
-    ("debian.py", "ext4.py", "python.py", "rootfs.py", "rootfs_init.sh", "tree.py"),
+    _ROOTFS_RECIPE,
     lambda archive: archive.closure(PACKAGES),
     _make_rootfs,
 )
-PRODUCTS: Final = (KERNEL_AND_INITRAMFS, ROOTFS)
+BOX_INITRAMFS: Final = Product(
+    "box-packages.json",
+    ("box.bzImage", "box.cpio"),
+    ("cpio.py", "debian.py", "kernel.py", "modules.py", "initramfs.py", "box_init.sh"),
+    lambda archive: [archive.dependency(_KERNEL, "linux-image-"), "busybox-static"],
+    _make_box_initramfs,
+)
+BOX_ROOTFS: Final = Product(
+    "box-rootfs.json",
+    ("box.ext4",),
+    _ROOTFS_RECIPE,
+    lambda archive: archive.closure((*PACKAGES, *BOX_PACKAGES)),
+    _make_box_rootfs,
+)
+PRODUCTS: Final = (KERNEL_AND_INITRAMFS, ROOTFS, BOX_INITRAMFS, BOX_ROOTFS)

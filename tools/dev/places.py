@@ -9,6 +9,7 @@ BIN: Final = BUILD / "bin"
 BENCH: Final = BUILD / "bench"
 GUEST: Final = BUILD / "guest"
 VENV: Final = BUILD / "venv"
+TEST_CACHE: Final = BUILD / "test-cache"
 RUNTIME: Final = BUILD / "runtime"
 SOURCE: Final = ROOT / "src"
 PYTHON_FOLDERS: Final = ("src", "tests", "tools")

@@ -13,6 +13,7 @@ PACKAGES: Final = {
     "as": "binutils",
     "curl": "curl",
     "dpkg-deb": "dpkg",
+    "git": "git",
     "qemu-system-x86_64": "qemu-system-x86",
 }
 

@@ -21,35 +21,36 @@ from typing import Final
 from tools.dev import places
 from tools.dev.say import Failure, Step, say
 
-_DEV_LOCK: Final = places.ROOT / "requirements-dev.lock"
-_RUNTIME_LOCK: Final = places.ROOT / "requirements.lock"
+DEV_LOCK: Final = places.ROOT / "requirements-dev.lock"
+RUNTIME_LOCK: Final = places.ROOT / "requirements.lock"
 
 
 def ensure_venv() -> None:
     """Make build/venv, or bring it up to date."""
-    with _only_one("venv"):
-        if _stamp(places.VENV) == _wanted(_DEV_LOCK):
+    with only_one("venv"):
+        if _stamp(places.VENV) == _wanted(DEV_LOCK):
             return
         with Step("Python packages for development: installing"):
             if _python_of(places.VENV) != sys.version:
                 shutil.rmtree(places.VENV, ignore_errors=True)
                 venv.create(places.VENV, with_pip=True, symlinks=True)
-            _pip("--requirement", str(_DEV_LOCK))
-            _write_stamp(places.VENV, _DEV_LOCK)
+            pip("--requirement", str(DEV_LOCK))
+            _write_stamp(places.VENV, DEV_LOCK)
 
 
 def ensure_runtime() -> None:
     """Make build/runtime, or bring it up to date."""
-    with _only_one("runtime"):
-        if _stamp(places.RUNTIME) == _wanted(_RUNTIME_LOCK):
+    with only_one("runtime"):
+        if _stamp(places.RUNTIME) == _wanted(RUNTIME_LOCK):
             return
         with Step("Python packages of the programs: installing"):
             shutil.rmtree(places.RUNTIME, ignore_errors=True)
-            _pip("--requirement", str(_RUNTIME_LOCK), "--target", str(places.RUNTIME))
-            _write_stamp(places.RUNTIME, _RUNTIME_LOCK)
+            pip("--requirement", str(RUNTIME_LOCK), "--target", str(places.RUNTIME))
+            _write_stamp(places.RUNTIME, RUNTIME_LOCK)
 
 
-def _pip(*arguments: str) -> None:
+def pip(*arguments: str) -> None:
+    """Install what a lock file lists: `arguments` begin with "--requirement" and the file."""
     pip = [str(places.VENV / "bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(
         [*pip, "install", "--require-hashes", "--no-deps", "--only-binary", ":all:", *arguments],
@@ -86,7 +87,7 @@ def _python_of(folder: Path) -> str:
         return ""
 
 
-class _only_one:  # noqa: N801 - reads as a statement
+class only_one:  # noqa: N801 - reads as a statement
     """Let two devtools that run at once take turns."""
 
     def __init__(self, what: str) -> None:

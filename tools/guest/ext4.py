@@ -34,10 +34,17 @@ def make_image(tree: Tree, image: Path, label: str) -> None:
     script.unlink()
 
 
-def _size(root: Path) -> int:
+def fill_image(folder: Path, image: Path, spare: int) -> None:
+    """Write a folder into a file system as it is; all in it belongs to root."""
+    image.unlink(missing_ok=True)
+    options = ("-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-E", _SETTINGS, "-d", str(folder))
+    _run("mke2fs", *options, str(image), f"{_size(folder, spare) >> 10}k")
+
+
+def _size(root: Path, spare: int = _SPARE) -> int:
     """Choose a size: the content, and room for what somebody may want to install."""
     blocks = sum(-(-path.lstat().st_size // 4096) for path in root.rglob("*"))
-    return -(-(blocks * 4096 + _SPARE) // _SLICE) * _SLICE
+    return -(-(blocks * 4096 + spare) // _SLICE) * _SLICE
 
 
 def _changes(tree: Tree) -> list[str]:
@@ -52,8 +59,9 @@ def _changes(tree: Tree) -> list[str]:
     return lines
 
 
-def _run(*command: str, epoch: int) -> None:
-    settings = os.environ | {"PATH": _PATH, "E2FSPROGS_FAKE_TIME": str(epoch)}
+def _run(*command: str, epoch: int | None = None) -> None:
+    clock = {} if epoch is None else {"E2FSPROGS_FAKE_TIME": str(epoch)}
+    settings = os.environ | {"PATH": _PATH} | clock
     try:
         done = subprocess.run(command, check=False, env=settings, capture_output=True, text=True)
     except FileNotFoundError:

@@ -44,13 +44,13 @@ _PERL_UNICODE: Final = "/usr/lib/x86_64-linux-gnu/perl-base/unicore/*"
 _PYTHON_EXTENSIONS: Final = ("_contextvars", "_decimal", "_json", "_queue", "_typing", "mmap", "resource", "termios")
 
 
-def shell_image(busybox_deb: Path, modules: Mapping[str, bytes]) -> Archive:
-    """Build the small image: busybox, our /init, a console, the kernel's drivers."""
+def shell_image(busybox_deb: Path, modules: Mapping[str, bytes], init: str = "init.sh") -> Archive:
+    """Build the small image: busybox, an /init of ours, a console, the kernel's drivers."""
     archive = Archive()
     for folder in ("dev", "etc", "mnt", "proc", "sys", "tmp", "usr/bin"):
         archive.directory(folder)
     archive.character_device("dev/console", 5, 1)
-    archive.file("init", (_HERE / "init.sh").read_bytes(), 0o755)
+    archive.file("init", (_HERE / init).read_bytes(), 0o755)
     busybox = next(content for path, _, content in members(busybox_deb) if path == "/bin/busybox")
     archive.file("bin/busybox", busybox, 0o755)
     for applet in _applets(busybox):

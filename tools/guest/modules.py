@@ -1,4 +1,4 @@
-"""The kernel modules of an initramfs: those that a device of Hibana's needs, with what they depend on.
+"""The kernel modules of an initramfs: those that its devices need, with what they depend on.
 
 Debian's kernels have the whole of virtio as modules. `modprobe` finds them by name or by a device's alias, through
 two index files that `depmod` would write; here they are made of what the modules say of themselves.
@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from tools.guest.debian import DebianError
 
 VIRTIO: Final = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng")
+BOX: Final = ("virtio_pci", "virtio_blk", "virtio_console", "kvm_amd", "tun", "loop")
 
 _MODULES: Final = re.compile(r"(/lib/modules/[^/]+)/(kernel/.+\.ko)")
 _MODINFO: Final = re.compile(rb"(?<=\0)(alias|depends)=([^\0]*)(?=\0)")

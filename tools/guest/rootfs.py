@@ -33,6 +33,8 @@ PACKAGES: Final = (
     "socat",
 )
 """What is wanted, as apt-get takes it; dependencies come along."""
+BOX_PACKAGES: Final = ("binutils", "python3-venv", "qemu-system-x86")
+"""What tests and benchmarks use besides, inside the box."""
 
 _HERE: Final = Path(__file__).parent
 _LABEL: Final = "hibana-rootfs"
