@@ -70,7 +70,7 @@ class Accelerations:
         """Put their machine code beside the library and redirect what it replaces."""
         self._library = library
         self._plain = plain
-        self.on = {name: MachineCode(UNITS[name].thunks, library) for name in names}
+        self.on = {name: MachineCode(UNITS[name].thunks, library, plain.entries) for name in names}
         """Unit → its machine code in this process."""
         self._tables: list[Table | None] = []
         for code in self.on.values():
