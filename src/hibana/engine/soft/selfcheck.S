@@ -17,7 +17,7 @@
         .equ    LOW_WINDOWS, 0x100000           # pages that may be mapped at will, in the lower half
         .equ    HIGH_WINDOW, 0xFFFFFFFFFFE00000 # and in the upper one
         .equ    UNMAPPED, 0x40000000
-        .equ    ROUNDS, 32
+        .equ    ROUNDS, 100
 
         .equ    IA32_STAR, 0xC0000081
         .equ    IA32_LSTAR, 0xC0000082
