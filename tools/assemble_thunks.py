@@ -22,7 +22,7 @@ _SECTION: Final = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL: Final = struct.Struct("<IBBHQQ")
 _STRUCTURES: Final = (
     *(offsets.UC, offsets.CPU, offsets.CC, offsets.FLOAT, offsets.SEGMENT, offsets.ENV),
-    *(offsets.TLB, offsets.TLBE, offsets.TB, offsets.TCG),
+    *(offsets.TLB, offsets.TLBE, offsets.TB, offsets.TCG, offsets.TCGOP),
 )
 _SYMTAB: Final = 2
 _RELA: Final = 4

@@ -12,10 +12,6 @@ _ADC, _SBB, _CMP = 2, 3, 7
 _LOGIC: Final = (1, 4, 6)
 _RCL, _RCR = 2, 3
 
-_NEW_BLOCK: Final = b"\xeb\x00"
-"""JMP to what follows. CMPXCHG8B, and LOOPE when it counts to 0, see the flags as they were when the translation block
-began: a mistake of the library that every soft engine shares."""
-
 Form = Callable[[Generator], None]
 
 
@@ -244,7 +240,6 @@ def branch(g: Generator) -> None:
         g.code.short(0xE3, over)  # jrcxz
     elif g.chance(0.1):
         g.need(ZF)
-        g.code.raw(_NEW_BLOCK)
         g.code.short(g.pick((0xE0, 0xE1, 0xE2)), over)  # loopne, loope, loop: forward
     else:
         g.code.jcc(g.condition(), over)
@@ -272,7 +267,6 @@ def exchange(g: Generator) -> None:
 def exchange_pair(g: Generator) -> None:
     """CMPXCHG8B, CMPXCHG16B."""
     size = g.pick((4, 8))
-    g.code.raw(_NEW_BLOCK)
     if g.chance(0.5):
         g.code.lock()
     g.code.dm(b"\x0f\xc7", 1, R12, g.reach(2 * size, aligned=True), size)

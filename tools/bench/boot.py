@@ -1,24 +1,32 @@
 """`bench boot`: from spawn to `Run /init`, and to the end of a fixed guest script, against QEMU's TCG.
 
-Runs alternate, so that both sides see the same machine; whole processes are measured. The two guests must print the
-same, or the figures compare different work.
+Runs alternate, so that all sides see the same machine; whole processes are measured. All guests must print the same,
+or the figures compare different work. `--ablation` leaves QEMU out and each acceleration in turn.
 """
 
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from statistics import median
 from typing import Final
 
+from hibana.engine.soft.fast.switch import PLAIN, UNITS
 from tools.bench import plot, table
 from tools.bench.contenders import MEM_MIB, Contender, Qemu, Run, Soft, measure
-from tools.bench.timeline import LAST_MARK, TO_INIT, phases
+from tools.bench.timeline import SCRIPT_END, TO_INIT, phases
 from tools.dev import build, guest, places, system
 from tools.dev.say import Failure, say
 
-_CONTENDERS: Final[tuple[Contender, ...]] = (Soft(), Qemu())
+_WHOLE: Final = Soft("hibana", "fast")
+_BARE: Final = Soft("hibana, plain", PLAIN)
+_PEER: Final = Qemu()
+_COMPARED: Final[tuple[Contender, ...]] = (_WHOLE, _BARE, _PEER)
+_ABLATION: Final[tuple[Contender, ...]] = (
+    _WHOLE, *(Soft(f"without {unit}", f"fast,-{unit}") for unit in UNITS), _BARE,
+)  # fmt: skip
+_FORKS: Final = "forks-500"
 
 # The VMM's own milestones in its log, and the phase that ends there.
 _OUR_MILESTONES: Final[Mapping[str, str]] = {
@@ -28,42 +36,59 @@ _OUR_MILESTONES: Final[Mapping[str, str]] = {
     "event_end: boot microvm": "start",
 }
 
+# What a run comes to: the figure's name → how to read it off.
+_FIGURES: Final[Mapping[str, Callable[[Run], float]]] = {
+    "spawn → Run /init": lambda run: run.timeline.at[TO_INIT],
+    "spawn → end of script": lambda run: run.timeline.at[SCRIPT_END],
+    "500 × fork and exec": lambda run: phases(run.timeline)[_FORKS],
+    "spawn → exit": lambda run: run.whole,
+    "processor time": lambda run: run.cpu,
+}
+
+Runs = Mapping[str, Sequence[Run]]
+"""Contender → its runs."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print, plot."""
     parser = argparse.ArgumentParser("tools/devtool bench boot")
     parser.add_argument("--n", type=int, default=5, help="runs of each (5)")
+    parser.add_argument("--ablation", action="store_true", help="what each acceleration is worth, instead of QEMU")
     parser.add_argument("--json", action="store_true", help="print figures for machines")
     options = parser.parse_args(arguments)
-    system.need("qemu-system-x86_64")
     build.ensure()
     guest.ensure()
-    runs = _rounds(options.n)
-    places.BENCH.mkdir(parents=True, exist_ok=True)
-    (places.BENCH / "boot.svg").write_text(_plot(runs))
-    print(json.dumps(_figures(runs), indent=2) if options.json else _report(runs))
+    if not options.ablation:
+        system.need("qemu-system-x86_64")
+    runs = _rounds(_ABLATION if options.ablation else _COMPARED, options.n)
+    name, report = ("ablation", _ablation) if options.ablation else ("boot", _comparison)
+    drawing = places.BENCH / f"{name}.svg"
+    drawing.parent.mkdir(parents=True, exist_ok=True)
+    drawing.write_text(_plot(runs))
+    plotted = f"plot: {drawing.relative_to(places.ROOT)}"
+    print(json.dumps(_figures(runs), indent=2) if options.json else f"{_title(runs)}\n\n{report(runs)}\n\n{plotted}")
     return 0
 
 
-def _rounds(n: int) -> dict[str, list[Run]]:
-    runs: dict[str, list[Run]] = {contender.name: [] for contender in _CONTENDERS}
+def _rounds(contenders: Sequence[Contender], n: int) -> Runs:
+    runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
     for number in range(1, n + 1):
-        for contender in _CONTENDERS:
+        for contender in contenders:
             run = measure(contender)
             runs[contender.name].append(run)
             at = run.timeline.at
-            say(f"  {number}/{n} {contender.name:<12} /init {at[TO_INIT]:.2f} s, script {at[LAST_MARK]:.2f} s")
+            say(f"  {number}/{n} {contender.name:<20} /init {at[TO_INIT]:.2f} s, script {at[SCRIPT_END]:.2f} s")
     outputs = {run.timeline.printed for rounds in runs.values() for run in rounds}
     if len(outputs) != 1:
         raise Failure("the guests printed different results:\n" + "\n--\n".join("\n".join(text) for text in outputs))
     return runs
 
 
-def _figures(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, list[float] | dict[str, float]]]:
+def _figures(runs: Runs) -> dict[str, dict[str, list[float] | dict[str, float]]]:
     return {
         name: {
             "to_init_s": [run.timeline.at[TO_INIT] for run in rounds],
-            "to_script_end_s": [run.timeline.at[LAST_MARK] for run in rounds],
+            "to_script_end_s": [run.timeline.at[SCRIPT_END] for run in rounds],
             "process_s": [run.whole for run in rounds],
             "cpu_s": [run.cpu for run in rounds],
             "peak_rss_mib": [run.peak_rss_mib for run in rounds],
@@ -74,34 +99,41 @@ def _figures(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, list[floa
     }
 
 
-def _report(runs: Mapping[str, Sequence[Run]]) -> str:
-    ours, theirs = (runs[contender.name] for contender in _CONTENDERS)
-    head = ["median (best)", *runs, "ratio"]
-    totals = [
-        head,
-        _row("spawn → Run /init", [[run.timeline.at[TO_INIT] for run in side] for side in (ours, theirs)]),
-        _row("spawn → end of script", [[run.timeline.at[LAST_MARK] for run in side] for side in (ours, theirs)]),
-        _row("spawn → exit", [[run.whole for run in side] for side in (ours, theirs)]),
-        _row("processor time", [[run.cpu for run in side] for side in (ours, theirs)]),
-        [
-            "peak memory",
-            *(f"{median(run.peak_rss_mib for run in side):.0f} MiB" for side in (ours, theirs)),
-            f"{median(run.peak_rss_mib for run in ours) / median(run.peak_rss_mib for run in theirs):.2f}",
-        ],
-    ]
-    our_phases, their_phases = _median_phases(ours), _median_phases(theirs)
-    by_phase = [["phase", *runs, "ratio"]] + [
-        [phase, f"{took:.3f} s", f"{their_phases[phase]:.3f} s", f"{took / their_phases[phase]:.2f}"]
-        for phase, took in our_phases.items()
-    ]
-    start_up = [["our start-up", "took"]] + [[phase, f"{took * 1e3:.1f} ms"] for phase, took in _start_up(ours).items()]
-    title = f"1 vCPU, {MEM_MIB} MiB, {len(ours)} alternating runs of each"
-    tables = "\n\n".join(table.render(rows) for rows in (totals, by_phase, start_up))
-    return f"{title}\n\n{tables}\n\nplot: {(places.BENCH / 'boot.svg').relative_to(places.ROOT)}"
+def _title(runs: Runs) -> str:
+    return f"1 vCPU, {MEM_MIB} MiB, {len(runs[_WHOLE.name])} alternating runs of each; median (best)"
 
 
-def _row(name: str, sides: Sequence[Sequence[float]]) -> list[str]:
-    return [name, *(table.seconds(side) for side in sides), table.ratio(*sides)]
+def _comparison(runs: Runs) -> str:
+    """Lay out our engine, with and without its accelerations, beside QEMU; ratios are to QEMU."""
+    head = ["", *runs, "ratio", "plain's"]
+    peer = runs[_PEER.name]
+    ours = (runs[_WHOLE.name], runs[_BARE.name])
+    totals = [head]
+    for name, figure in _FIGURES.items():
+        sides = {who: [figure(run) for run in rounds] for who, rounds in runs.items()}
+        ratios = [table.ratio(sides[who.name], sides[_PEER.name]) for who in (_WHOLE, _BARE)]
+        totals.append([name, *(table.seconds(side) for side in sides.values()), *ratios])
+    memory = {who: median(run.peak_rss_mib for run in rounds) for who, rounds in runs.items()}
+    ratios = [f"{memory[who.name] / memory[_PEER.name]:.2f}" for who in (_WHOLE, _BARE)]
+    totals.append(["peak memory", *(f"{mib:.0f} MiB" for mib in memory.values()), *ratios])
+    by_phase = [["phase", *runs, "ratio", "plain's"]]
+    took = {who: _median_phases(rounds) for who, rounds in runs.items()}
+    for phase, theirs in _median_phases(peer).items():
+        cells = [f"{took[who][phase]:.3f} s" for who in runs]
+        by_phase.append([phase, *cells, *(f"{_median_phases(side)[phase] / theirs:.2f}" for side in ours)])
+    start_up = [["our start-up", "took"]]
+    start_up += [[phase, f"{seconds * 1e3:.1f} ms"] for phase, seconds in _start_up(ours[0]).items()]
+    return "\n\n".join(table.render(rows) for rows in (totals, by_phase, start_up))
+
+
+def _ablation(runs: Runs) -> str:
+    """Lay out what each acceleration is worth: seconds without it, and how many times those with it."""
+    rows = [["", *_FIGURES]]
+    whole = runs[_WHOLE.name]
+    for who, rounds in runs.items():
+        sides = [([figure(run) for run in rounds], [figure(run) for run in whole]) for figure in _FIGURES.values()]
+        rows.append([who, *(f"{table.seconds(side)} {table.ratio(side, all_on)}" for side, all_on in sides)])
+    return table.render(rows)
 
 
 def _median_phases(rounds: Sequence[Run]) -> dict[str, float]:
@@ -126,6 +158,6 @@ def _our_phases(run: Run) -> dict[str, float]:
     return durations
 
 
-def _plot(runs: Mapping[str, Sequence[Run]]) -> str:
+def _plot(runs: Runs) -> str:
     bars = {name: _median_phases(rounds) for name, rounds in runs.items()}
     return plot.stacked_bars(f"Debian 12 boots and works: seconds by phase, {MEM_MIB} MiB, 1 vCPU", bars)

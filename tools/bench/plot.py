@@ -5,7 +5,7 @@ from html import escape
 from typing import Final
 
 _WIDTH: Final = 960
-_LEFT: Final = 130
+_LEFT: Final = 170
 _BAR: Final = 34
 _GAP: Final = 22
 _TOP: Final = 56

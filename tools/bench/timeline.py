@@ -15,7 +15,8 @@ KERNEL_MILESTONES: Final[Mapping[str, str]] = {
     "Run /init": "drivers, certificates",
 }
 TO_INIT: Final = "Run /init"
-LAST_MARK: Final = "MARK perl"
+SCRIPT_END: Final = "MARK perl"
+LAST_MARK: Final = "MARK forks-500"
 _HANGS: Final = "Unable to calibrate against PIT"
 
 

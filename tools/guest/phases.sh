@@ -32,3 +32,11 @@ mark python
 
 perl /bench/workload.pl
 mark perl
+
+# Behind the end of the script proper.
+i=0
+while [ $i -lt 500 ]; do
+    /bin/busybox true
+    i=$((i + 1))
+done
+mark forks-500

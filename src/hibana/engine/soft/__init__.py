@@ -27,7 +27,7 @@ and below that, the part that holds on to one exact build of the library:
     alarm.py           the signal by which time and other threads reach the guest
     selfcheck.py       a tiny guest that proves the result before the real one is loaded
 
-What makes it fast is a chapter of its own, fast/, and none of it is needed: it runs only with HIBANA_SOFT=fast.
+What makes it fast is a chapter of its own, fast/, and none of it is needed: HIBANA_SOFT=plain leaves it out.
 
 Four rules keep this correct. Translated code must not check for kicks between the load and the store of one
 instruction (`no_exit_request`). What may longjmp is never called with a Python frame in between. Whoever writes guest

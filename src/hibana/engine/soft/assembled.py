@@ -10,7 +10,7 @@ class Assembled(NamedTuple):
     entries: dict[str, int]
     """Thunk → offset in `code`. A thunk with the name of a library function replaces it."""
     cells: dict[str, int]
-    """Cell → offset from `cells_at`; `lib_NAME` and `libc_NAME` hold the addresses of functions."""
+    """Cell → offset from `cells_at`; `lib_NAME`, `libc_NAME` and `plain_NAME` hold the addresses of functions."""
     cells_size: int
     cells_at: int
     """From where `code` begins: the page after its last."""

@@ -7,6 +7,8 @@ the next is in the cells.
 import ctypes
 import functools
 import mmap
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from hibana.engine.soft import alarm, library, relocations
@@ -25,8 +27,8 @@ _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 class MachineCode:
     """One piece of machine code in memory: addresses of its thunks, and its cells."""
 
-    def __init__(self, assembled: Assembled, loaded: Library) -> None:
-        """Map it, and fill the cells that hold functions."""
+    def __init__(self, assembled: Assembled, loaded: Library, plain: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Map it, and fill the cells that hold functions; `plain` are the thunks of the plain engine."""
         libc = ctypes.CDLL(None, use_errno=True)
         self._assembled = assembled
         self._base = _map(assembled, libc)
@@ -34,6 +36,8 @@ class MachineCode:
             owner, _, name = cell.partition("_")
             if owner == "lib":
                 self.set(cell, loaded.address(name))
+            elif owner == "plain":
+                self.set(cell, plain[name])
             elif owner == "libc":
                 self.set(cell, ctypes.cast(libc[name], ctypes.c_void_p).value or 0)
 

@@ -120,8 +120,23 @@ class TB:
 class TCG:
     """`TCGContext`: what is known while a block is being translated; `uc.tcg_ctx` points to it."""
 
+    last_op: Final = 29584
+    """Pointer to the link of the last operation emitted."""
     cpu_env: Final = 39152
     """u64: from the context to the operand that stands for the CPUX86State."""
+    cpu_cc_op: Final = 39312
+    """u64: the same for `ENV.cc_op`."""
+
+
+class TCGOP:
+    """`TCGOp`: one operation of the intermediate language; the first byte says which."""
+
+    link: Final = 8
+    """Pointer to the next one; operations are linked by the addresses of their links."""
+    previous: Final = 16
+    """Pointer to the link of the one before."""
+    arguments: Final = 24
+    """u64 each."""
 
 
 class CC:

@@ -8,6 +8,7 @@
         .text
 
         .equ    RESULTS, 0x9000
+        .equ    PAIR, RESULTS + 0x80
         .equ    TARGET, 0xA000                  # executable, and so is the page behind it
         .equ    ALIAS, 0xC000                   # the same page, writable and not executable
         .equ    FRAMES, 0xD000                  # two pages whose first bytes are 1 and 2
@@ -16,7 +17,7 @@
         .equ    LOW_WINDOWS, 0x100000           # pages that may be mapped at will, in the lower half
         .equ    HIGH_WINDOW, 0xFFFFFFFFFFE00000 # and in the upper one
         .equ    UNMAPPED, 0x40000000
-        .equ    ROUNDS, 32
+        .equ    ROUNDS, 100
 
         .equ    IA32_STAR, 0xC0000081
         .equ    IA32_LSTAR, 0xC0000082
@@ -74,6 +75,32 @@ count:
         inc     rcx
         cmp     byte ptr [RESULTS + 0x60], 0
         je      1b
+        hlt
+
+# Flags that outlive a loop which ends at once, and a comparison of pairs. RAX and RBX hold them; RFLAGS is clear before.
+flags:
+        push    2
+        popfq
+        jmp     1f
+1:      mov     ecx, 1
+        mov     esi, 0x3100                     # as flags, IOPL and TF
+        mov     edi, 0x3300
+        cmp     esi, edi
+        loopne  2f
+2:      pushfq
+        pop     r8
+        push    2
+        popfq
+        jmp     3f
+3:      xor     eax, eax
+        xor     edx, edx
+        mov     [PAIR], rax
+        mov     [PAIR + 8], rax
+        cmp     esi, edi
+        cmpxchg16b [PAIR]
+        pushfq
+        pop     rbx
+        mov     rax, r8
         hlt
 
 # Code changed through another mapping of its page.

@@ -2,7 +2,8 @@
 
 The engine stands on internals of one library. The probe has shown that they are where they should be; this shows that
 they do what they should: exceptions and a SYSCALL reach the guest's handlers, an interrupt comes when IF allows it,
-interrupting the guest neither loses nor repeats an instruction, and changed code is noticed whoever changed it.
+interrupting the guest neither loses nor repeats an instruction, flags are what they should be, and changed code is
+noticed whoever changed it.
 What was in the memory it borrows is put back. `selfcheck.S` is the guest's half.
 """
 
@@ -47,6 +48,8 @@ _VECTOR: Final = 0x20
 _HANDLERS: Final = {3: "breakpoint", 6: "undefined_instruction", 14: "page_fault", _VECTOR: "interrupt"}
 
 _UNMAPPED: Final = 0x40000000
+_BELOW: Final = 0x87  # SF PF CF and the bit that is always set
+_EQUAL: Final = 0x40  # ZF
 _KICKS: Final = 16
 _KICK_NS: Final = 100_000
 _PATIENCE_NS: Final = 10_000_000_000
@@ -125,6 +128,7 @@ class _Check:
             return (
                 self._events()
                 or self._kicks()
+                or self._flags()
                 or self._aliases()
                 or self._rewritten()
                 or self._host_writes()
@@ -189,6 +193,12 @@ class _Check:
         counted = self._results()[9]
         fine = counted == self._processor.regs[1] > 0
         return [] if fine else ["interrupting the guest repeats or loses instructions"]
+
+    def _flags(self) -> list[str]:
+        """Look at flags that the translator knows and the CPU does not."""
+        self._run("flags")
+        fine = (self._processor.regs[0], self._processor.regs[3]) == (_BELOW, _BELOW | _EQUAL)
+        return [] if fine else ["flags do not survive LOOPNE and CMPXCHG16B"]
 
     def _aliases(self) -> list[str]:
         """Execute code that was changed through another mapping."""

@@ -67,6 +67,9 @@
         .equ    PAGE_SHIFT, 12
         .equ    PAGE, 1 << PAGE_SHIFT
         .equ    EXCP_HLT, 0x10001               # "leave the CPU loop", one past all vectors
+        .equ    OP_MOVI_I32, 6                  # TCGOpcode
+        .equ    OP_INSN_START, 0x81
+        .equ    CC_OP_DYNAMIC, 0                # "cc_op itself says how", and the translator does not know
         .equ    IN_IDT, 2                       # error codes: the index is one of the IDT
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -481,6 +484,76 @@ general_protection:
         jmp     [rip + lib_raise_exception_err_ra]
 
 # ----------------------------------------------------------------------------------------------------------------------
+# void tcg_gen_callN(TCGContext *ctx, void *function, TCGTemp *result, int count, TCGTemp **arguments)
+# TCGLabel *gen_new_label(TCGContext *ctx)
+#
+# These run while a block is translated. The translator knows how the arithmetic flags follow from the last operation
+# and tells env.cc_op only when somebody will look. It forgets that CMPXCHG8B and CMPXCHG16B look, and that LOOPE and
+# LOOPNE leave early when the counter is 0: both find the cc_op of an earlier instruction, and flags that may be
+# anything, an operand for instance. So, before the call of the one and the first label of the other, store what the
+# translator knew when the instruction began. It may be stored at the beginning of any instruction.
+# ----------------------------------------------------------------------------------------------------------------------
+tcg_gen_callN:
+        cmp     rsi, [rip + lib_helper_cmpxchg16b_unlocked]
+        je      1f
+        cmp     rsi, [rip + lib_helper_cmpxchg8b_unlocked]
+        jne     3f
+1:      mov     rax, [rdi + TCG_LAST_OP]
+2:      sub     rax, TCGOP_LINK
+        cmp     byte ptr [rax], OP_INSN_START   # every instruction has one
+        je      4f
+        mov     rax, [rax + TCGOP_PREVIOUS]
+        jmp     2b
+3:      jmp     [rip + lib_tcg_gen_callN]
+4:      push    rdi
+        push    rsi
+        push    rdx
+        push    rcx
+        push    r8
+        call    tell_cc_op
+        pop     r8
+        pop     rcx
+        pop     rdx
+        pop     rsi
+        pop     rdi
+        jmp     [rip + lib_tcg_gen_callN]
+
+gen_new_label:
+        mov     rax, [rdi + TCG_LAST_OP]
+        sub     rax, TCGOP_LINK
+        cmp     byte ptr [rax], OP_INSN_START
+        jne     1f
+        push    rdi
+        call    tell_cc_op
+        pop     rdi
+1:      jmp     [rip + lib_gen_new_label]
+
+# Emit cc_op = what it was when the instruction began. rdi = the context, rax = the operation that begins it.
+tell_cc_op:
+        mov     ecx, [rax + TCGOP_ARGUMENTS + 8]   # the first one is the program counter
+        cmp     ecx, CC_OP_DYNAMIC
+        je      1f
+        mov     esi, OP_MOVI_I32
+        mov     rdx, [rdi + TCG_CPU_CC_OP]
+        add     rdx, rdi
+        jmp     [rip + lib_tcg_gen_op2]
+1:      ret
+
+# ----------------------------------------------------------------------------------------------------------------------
+# uint32_t cpu_cc_compute_all(CPUX86State *env, int cc_op)
+#
+# What this gives is made part of RFLAGS, by OR, so nothing but arithmetic flags may be in it, whatever cc_src holds.
+# Otherwise an operand of a program could become its I/O privilege.
+# ----------------------------------------------------------------------------------------------------------------------
+cpu_cc_compute_all:
+        cmp     esi, CC_OP_EFLAGS
+        jne     1f
+        mov     eax, [rdi + ENV_CC_SRC]
+        and     eax, ARITHMETIC
+        ret
+1:      jmp     [rip + lib_cpu_cc_compute_all]
+
+# ----------------------------------------------------------------------------------------------------------------------
 # void helper_ldmxcsr(CPUX86State *env, uint32_t value)                                               LDMXCSR
 # void update_mxcsr_status(CPUX86State *env)
 #
@@ -644,13 +717,17 @@ write_msr:              .quad 0                 # int write_msr(void)
 
 
 # Filled with the addresses of functions: `lib_` of the library, `libc_` of the C library.
+lib_cpu_cc_compute_all: .quad 0
 lib_cpu_loop_exit:      .quad 0
 lib_cpu_restore_state:  .quad 0
 lib_do_interrupt_x86_hardirq: .quad 0
 lib_find_memory_mapping: .quad 0
+lib_gen_new_label:      .quad 0
 lib_helper_check_iob:   .quad 0
 lib_helper_check_iol:   .quad 0
 lib_helper_check_iow:   .quad 0
+lib_helper_cmpxchg16b_unlocked: .quad 0
+lib_helper_cmpxchg8b_unlocked: .quad 0
 lib_helper_inb:         .quad 0
 lib_helper_inl:         .quad 0
 lib_helper_inw:         .quad 0
@@ -666,6 +743,8 @@ lib_helper_wrmsr:       .quad 0
 lib_raise_exception:    .quad 0
 lib_raise_exception_err: .quad 0
 lib_raise_exception_err_ra: .quad 0
+lib_tcg_gen_callN:      .quad 0
+lib_tcg_gen_op2:        .quad 0
 lib_tlb_reset_dirty:    .quad 0
 lib_update_mxcsr_status: .quad 0
 lib_x86_cpu_do_interrupt: .quad 0

@@ -99,6 +99,7 @@ def _with_own(function: str, memory: GuestMemory) -> str:
 
 
 ALIAS_UNSEEN: Final = "code that changes through another mapping is not noticed"
+FLAGS_LOST: Final = "flags do not survive LOOPNE and CMPXCHG16B"
 REWRITE_UNSEEN: Final = "code that rewrites code is not noticed"
 
 
@@ -107,6 +108,8 @@ REWRITE_UNSEEN: Final = "code that rewrites code is not noticed"
     [
         ("helper_syscall", "SYSCALL does not save the user's registers"),
         ("tlb_set_dirty", REWRITE_UNSEEN),
+        ("gen_new_label", FLAGS_LOST),
+        ("tcg_gen_callN", FLAGS_LOST),
     ],
 )
 def test_an_engine_with_the_librarys_own_function_is_found_out(

@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from typing import Final
@@ -15,11 +16,14 @@ from hibana.engine.soft.assembled import Assembled
 from hibana.engine.soft.fast import switch
 from hibana.engine.soft.fast.switch import UNITS
 from hibana.engine.soft.machine_code import MachineCode
+from hibana.engine.soft.offsets import ENV
 from hibana.engine.soft.slots import BUILD_ID, SLOTS
 from hibana.engine.soft.thunks import THUNKS
 from hibana.units import PAGE
 
 ALL: Final[dict[str, Assembled]] = {"plain": THUNKS} | {name: unit.thunks for name, unit in UNITS.items()}
+
+CC_OP_EFLAGS: Final = 1
 
 ROOT: Final = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 4))
 
@@ -112,3 +116,13 @@ def test_cells_hold_the_functions_they_are_named_after() -> None:
         assert functions
         for cell in functions:
             assert code.get(cell) == loaded.address(cell.removeprefix("lib_"))
+        for cell in (cell for cell in ALL[name].cells if cell.startswith("plain_")):
+            assert code.get(cell) == codes["plain"].entry(cell.removeprefix("plain_"))
+
+
+def test_nothing_but_arithmetic_flags_is_made_of_an_operand() -> None:
+    code = _loaded()[1]["plain"]
+    registers = ctypes.create_string_buffer(ENV.SIZE)
+    struct.pack_into("<Q", registers, ENV.cc_src, (1 << 64) - 1)
+    compute = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_int)(code.entry("cpu_cc_compute_all"))
+    assert compute(ctypes.addressof(registers), CC_OP_EFLAGS) == 0x8D5

@@ -29,4 +29,5 @@ def test_a_guest_that_runs_wild_neither_kills_the_process_nor_ignores_kicks(firs
     )
     outcome = f"{done.stdout}\n{done.stderr}"
     assert done.returncode == 0, outcome
-    assert [line.split()[0] for line in done.stdout.splitlines()] == seeds, outcome
+    first_words = [line.split()[0] for line in done.stdout.splitlines()]
+    assert [word for word in first_words if word.isdigit()] == seeds, outcome  # between lines of the log

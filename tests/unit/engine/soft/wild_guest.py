@@ -198,8 +198,8 @@ def run_wild(seed: int) -> Stop | None:
 
 if __name__ == "__main__":
     for number in map(int, sys.argv[1:]):
-        print(number, end=" ", flush=True)
+        print(number, file=sys.stderr, flush=True)  # whose crash it is
         stop = run_wild(number)
-        print(stop.reason.name if stop else "HANGS", stop.detail.replace("\n", " ") if stop else "", flush=True)
+        print(number, stop.reason.name if stop else "HANGS", stop.detail.replace("\n", " ") if stop else "", flush=True)
         if stop is None:
             sys.exit(1)

@@ -64,7 +64,7 @@ tcg_gen_callN:
         pop     r12
         pop     rbx
         jmp     [rip + lib_tcg_temp_free_internal]
-1:      jmp     [rip + lib_tcg_gen_callN]
+1:      jmp     [rip + plain_tcg_gen_callN]
 
 # ----------------------------------------------------------------------------------------------------------------------
 # void tcg_gen_exit_tb(TCGContext *ctx, TranslationBlock *block, unsigned how)
@@ -102,10 +102,10 @@ lib_gen_new_label:      .quad 0
 lib_helper_check_exit_request: .quad 0
 lib_tcg_func_start:     .quad 0
 lib_tcg_gen_brcondi_i32: .quad 0
-lib_tcg_gen_callN:      .quad 0
 lib_tcg_gen_exit_tb:    .quad 0
 lib_tcg_gen_op1:        .quad 0
 lib_tcg_gen_op3:        .quad 0
 lib_tcg_temp_free_internal: .quad 0
 lib_tcg_temp_new_internal: .quad 0
+plain_tcg_gen_callN:    .quad 0
 cells_end:

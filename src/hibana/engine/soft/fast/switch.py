@@ -1,9 +1,8 @@
 """Which accelerations are on, in this process and for its VM.
 
-None of them, unless `HIBANA_SOFT` says otherwise, until enough random programs have been compared with the plain
-engine's (tests/fuzz): `fast` takes all of them, `fast,-dirty,-block-cache` leaves out the ones named. The choice is
-made once, before the library opens its first machine, because the library copies the table of its helpers then;
-`fall_back` undoes it between two machines.
+All of them, unless `HIBANA_SOFT` says otherwise: `plain` takes none, `fast,-dirty,-block-cache` leaves out the ones
+named. The choice is made once, before the library opens its first machine, because the library copies the table of its
+helpers then. `fall_back` undoes it between two machines: that is what happens when the self-check finds something.
 """
 
 import functools
@@ -54,8 +53,10 @@ UNITS: Final = {
 
 def wanted(setting: str) -> tuple[str, ...]:
     """Name the units that a value of `HIBANA_SOFT` leaves on. Raises EngineError."""
-    if setting in ("", PLAIN):
+    if setting == PLAIN:
         return ()
+    if not setting:
+        return tuple(UNITS)
     first, *left_out = [word.strip() for word in setting.split(",") if word.strip()]
     if first != FAST or any(word not in (f"-{name}" for name in UNITS) for word in left_out):
         choices = ", ".join(f"-{name}" for name in UNITS)
@@ -70,7 +71,7 @@ class Accelerations:
         """Put their machine code beside the library and redirect what it replaces."""
         self._library = library
         self._plain = plain
-        self.on = {name: MachineCode(UNITS[name].thunks, library) for name in names}
+        self.on = {name: MachineCode(UNITS[name].thunks, library, plain.entries) for name in names}
         """Unit → its machine code in this process."""
         self._tables: list[Table | None] = []
         for code in self.on.values():
@@ -116,6 +117,6 @@ def load() -> Accelerations:
     library, plain = machine_code.load()
     setting = os.environ.get(VARIABLE, "")
     names = wanted(setting)
-    if setting:
-        log.debug(f"{VARIABLE}={setting}: the soft engine runs with {', '.join(names) or 'no accelerations'}.")
+    if left_out := [name for name in UNITS if name not in names]:
+        log.info(f"The soft engine runs without {', '.join(left_out)}: {VARIABLE}={setting}.")
     return Accelerations(library, plain, names)

@@ -1,6 +1,9 @@
 """The switch: which accelerations run, and that the engine is whole without them."""
 
 import ctypes
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,13 +19,13 @@ from hibana.units import MIB
 from tests.contract.engine.harness import GuestBus
 
 
-@pytest.mark.parametrize("setting", ["", "plain"])
-def test_without_being_asked_for_no_acceleration_is_on(setting: str) -> None:
-    assert wanted(setting) == ()
+@pytest.mark.parametrize("setting", ["", "fast"])
+def test_all_of_them_are_on_unless_something_is_left_out(setting: str) -> None:
+    assert wanted(setting) == tuple(UNITS)
 
 
-def test_fast_takes_all_of_them() -> None:
-    assert wanted("fast") == tuple(UNITS)
+def test_plain_takes_none_of_them() -> None:
+    assert wanted("plain") == ()
 
 
 @pytest.mark.parametrize("setting", ["fast,-dirty", "fast,-dirty,-block-cache", " fast , -dirty , -block-cache "])
@@ -75,3 +78,18 @@ def test_after_falling_back_the_library_is_as_the_plain_engine_wants_it_and_work
     memory = GuestMemory(16 * MIB)
     SoftEngine().create_vm(memory, 1, GuestBus(lambda value: None)).close()
     memory.close()
+
+
+@pytest.mark.parametrize(("setting", "left_out"), [("plain", ", ".join(UNITS)), ("fast,-dirty", "dirty")])
+def test_a_line_says_what_was_left_out(setting: str, left_out: str) -> None:
+    if reason := SoftEngine().missing():
+        pytest.skip(reason)
+    run = subprocess.run(
+        [sys.executable, "-c", "from hibana.engine.soft.fast import switch; switch.load()"],
+        env={**os.environ, "HIBANA_SOFT": setting, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (line,) = run.stdout.splitlines()
+    assert line.endswith(f"The soft engine runs without {left_out}: HIBANA_SOFT={setting}.")
