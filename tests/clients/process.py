@@ -78,7 +78,11 @@ class Vmm:
             self.process = subprocess.Popen(
                 command, cwd=folder, env={**inherited, **environment}, **{**streams, **popen}
             )
-        self._connection = _UnixConnection(str(folder / SOCKET))
+        self.speak_to(folder / SOCKET)
+
+    def speak_to(self, path: Path) -> None:
+        """Say where its API socket will be."""
+        self._connection = _UnixConnection(str(path))
 
     # --- what it says -------------------------------------------------------------------------------------------------
 
@@ -108,6 +112,11 @@ class Vmm:
                 raise AssertionError(f"no {text!r}; exit code {self.process.returncode}\n{self.out}{self.err}")
             time.sleep(_POLL_S)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the process has ended."""
+        return self.process.poll() is not None
+
     def wait(self) -> int:
         """Wait for the end; negative for a signal."""
         return self.process.wait(PATIENCE_S)
@@ -124,7 +133,7 @@ class Vmm:
                 content = response.read()
                 return Answer(response.status, json.loads(content) if content else None)
             except (FileNotFoundError, ConnectionRefusedError):
-                if self.process.poll() is not None or time.monotonic() > give_up:
+                if self.is_over or time.monotonic() > give_up:
                     raise AssertionError(f"nobody listens\n{self.out}{self.err}") from None
                 time.sleep(_POLL_S)
 
