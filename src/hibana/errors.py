@@ -913,6 +913,7 @@ class BusZeroRange(VmmError):
 class ResourceNotAvailable(VmmError):
     text = "The requested resource is not available."
 
+
 # --- the jailer -------------------------------------------------------------------------------------------------------
 
 

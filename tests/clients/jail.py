@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from hibana.errors import NoCgroupController, NoCgroupHierarchy
 from hibana.jail import cgroup
 from tests.clients.process import LAUNCHER, PATIENCE_S, ROOT, Vmm, config
 from tests.clients.tiny_guests import kernel
@@ -101,12 +102,21 @@ class Room:
         return path
 
 
+def mount_of(version: int, controller: str) -> Path | None:
+    """Find where a controller's cgroups of a version are on this machine."""
+    try:
+        values = cgroup.parse([f"{controller}.x=1"])
+        return Path(cgroup.plan(version, values, "", "").mount_of[controller])
+    except (NoCgroupHierarchy, NoCgroupController):
+        return None
+
+
 def remove_cgroups(parent: str) -> None:
     """Remove the cgroups that the jailer has left, as operators do."""
     for version in (1, 2):
         try:
             mounts = cgroup.hierarchies(version)
-        except cgroup.NoCgroupHierarchy:
+        except NoCgroupHierarchy:
             continue
         for mount in mounts:
             top = Path(mount.folder) / parent

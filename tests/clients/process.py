@@ -106,7 +106,7 @@ class Vmm:
         path = self.folder / file if file else self._out
         give_up = time.monotonic() + PATIENCE_S
         while not path.exists() or text not in path.read_text(errors="replace"):
-            if self.process.poll() is not None or time.monotonic() > give_up:
+            if self.is_over or time.monotonic() > give_up:
                 if path.exists() and text in path.read_text(errors="replace"):
                     return
                 raise AssertionError(f"no {text!r}; exit code {self.process.returncode}\n{self.out}{self.err}")

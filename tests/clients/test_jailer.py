@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from hibana.errors import NoCgroupHierarchy
 from hibana.jail import cgroup, linux
 from tests.clients.conftest import MakeJail
-from tests.clients.jail import JAILER, SOCKET_IN_JAIL
+from tests.clients.jail import JAILER, SOCKET_IN_JAIL, mount_of
 from tests.clients.process import FLUSH_METRICS, LAUNCHER
 from tests.clients.tiny_guests import HALT, RESET, say
 from tests.clients.tiny_programs import SHOW_ARGUMENTS
@@ -20,7 +21,18 @@ def jailer(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(JAILER), *words], check=False, capture_output=True, text=True)
 
 
+def refusal(*words: str) -> str:
+    """Expect the end of a jailer that creates nothing: its sentence, twice."""
+    done = jailer(*words)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    sentence, _, again = done.stderr.partition("\nError: ")
+    assert again == f"{sentence}\n"
+    return sentence
+
+
 REQUIRED = ("--id", "x", "--exec-file", "/bin/true", "--uid", "1", "--gid", "1")
+IN_ROOT = (*REQUIRED, "--chroot-base-dir", "/")
 
 # --- words ------------------------------------------------------------------------------------------------------------
 
@@ -37,27 +49,32 @@ def test_versions_and_help_are_printed_and_nothing_else_happens() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((), "Failed to parse arguments: Argument 'exec-file' required, but not found."),
-        (("--foo",), "Failed to parse arguments: Found argument 'foo' which wasn't expected, or isn't valid in this context."),
-        (REQUIRED[2:], "Failed to parse arguments: Argument 'id' required, but not found."),
-        ((*REQUIRED, "--id", "y"), "Failed to parse arguments: The argument 'id' was provided more than once."),
-        ((*REQUIRED, "--netns"), "Failed to parse arguments: The argument 'netns' requires a value, but none was supplied."),
+        ((), "Argument 'exec-file' required, but not found."),
+        (("--foo",), "Found argument 'foo' which wasn't expected, or isn't valid in this context."),
+        (REQUIRED[2:], "Argument 'id' required, but not found."),
+        ((*REQUIRED, "--id", "y"), "The argument 'id' was provided more than once."),
+        ((*REQUIRED, "--netns"), "The argument 'netns' requires a value, but none was supplied."),
+    ],
+)
+def test_a_command_line_that_makes_no_sense(words: tuple[str, ...], sentence: str) -> None:
+    assert refusal(*words) == f"Failed to parse arguments: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
         (("--id", "", *REQUIRED[2:]), "Invalid instance ID: Invalid len (0);  the length must be between 1 and 64"),
         ((*REQUIRED, "--chroot-base-dir", "/dev/null"), "/dev/null is not a directory"),
-        ((*REQUIRED, "--chroot-base-dir", "/", "--parent-cgroup", "/"),
+        ((*IN_ROOT, "--parent-cgroup", "/"),
          "Parent cgroup path is invalid. Path should not be absolute or contain '..' or '.'"),
-        ((*REQUIRED, "--chroot-base-dir", "/", "--cgroup-version", "x"), "x is an invalid cgroup version specifier"),
-        ((*REQUIRED, "--chroot-base-dir", "/", "--cgroup-version", "3", "--cgroup", "nonsense"),
+        ((*IN_ROOT, "--cgroup-version", "x"), "x is an invalid cgroup version specifier"),
+        ((*IN_ROOT, "--cgroup-version", "3", "--cgroup", "nonsense"),
          "Hierarchy not found: No hierarchy found for this cgroup version."),
-        ((*REQUIRED, "--chroot-base-dir", "/", "--resource-limit", "fsize=1", "--resource-limit", "cpu=1"),
-         "Invalid resource argument: cpu"),
+        ((*IN_ROOT, "--resource-limit", "fsize=1", "--resource-limit", "cpu=1"), "Invalid resource argument: cpu"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused_twice_over(words: tuple[str, ...], sentence: str) -> None:
-    done = jailer(*words)
-    assert done.returncode == 1
-    assert done.stderr == f"{sentence}\nError: {sentence}\n"
-    assert done.stdout == ""
+def test_what_cannot_be_is_refused(words: tuple[str, ...], sentence: str) -> None:
+    assert refusal(*words) == sentence
 
 
 # --- the room ---------------------------------------------------------------------------------------------------------
@@ -271,23 +288,22 @@ def test_a_file_that_grows_too_large_ends_the_vmm(jail: MakeJail) -> None:
     assert metrics.stat().st_size <= 1000
 
 
-def hierarchy(version: int, controller: str) -> Path:
-    """Find where a controller's cgroups are on this machine."""
-    try:
-        values = cgroup.parse([f"{controller}.x=1"])
-        return Path(cgroup.plan(version, values, "", "").mount_of[controller])
-    except (cgroup.NoCgroupHierarchy, cgroup.NoCgroupController) as error:
-        pytest.skip(f"this machine has no {controller} controller of cgroup version {version}: {error}")
+def mount(version: int, controller: str) -> Path:
+    """Find a controller's cgroups, or skip."""
+    path = mount_of(version, controller)
+    if path is None:
+        pytest.skip(f"this machine has no {controller} controller of cgroup version {version}")
+    return path
 
 
 def test_a_jail_has_its_cgroups_of_version_1(jail: MakeJail) -> None:
-    mounts = {name: hierarchy(1, name) for name in ("cpuset", "pids")}
+    mounts = {name: mount(1, name) for name in ("cpuset", "pids")}
     vmm = jail(
         *("--cgroup", "cpuset.cpus=0", "--cgroup", "cpuset.mems=0", "--cgroup", "pids.max=77"),
         parent_cgroup=jail.parent_cgroup,
     )
     assert vmm.state == "Not started"
-    folders = {name: mount / jail.parent_cgroup / jail.room.name for name, mount in mounts.items()}
+    folders = {name: path / jail.parent_cgroup / jail.room.name for name, path in mounts.items()}
     assert (folders["cpuset"] / "cpuset.cpus").read_text() == "0\n"
     assert (folders["pids"] / "pids.max").read_text() == "77\n"
     for folder in folders.values():
@@ -296,17 +312,13 @@ def test_a_jail_has_its_cgroups_of_version_1(jail: MakeJail) -> None:
 
 def test_a_jail_has_its_cgroup_of_version_2(jail: MakeJail) -> None:
     offered = {"hugetlb": "hugetlb.2MB.max", "pids": "pids.max", "memory": "memory.max", "cpu": "cpu.weight"}
-    there = (hierarchies[0].folder for hierarchies in [cgroup.hierarchies(2)])
-    controllers = (Path(next(there)) / "cgroup.controllers").read_text().split()
-    name = next((name for name in offered if name in controllers), None)
+    name = next((name for name in offered if mount_of(2, name)), None)
     if name is None:
         pytest.skip("this machine's cgroup version 2 has no controller to give away")
     value = {"cpu": "50", "hugetlb": "2097152"}.get(name, "1073741824")
-    vmm = jail(
-        *("--cgroup-version", "2", "--cgroup", f"{offered[name]}={value}"), parent_cgroup=f"{jail.parent_cgroup}"
-    )
+    vmm = jail(*("--cgroup-version", "2", "--cgroup", f"{offered[name]}={value}"), parent_cgroup=jail.parent_cgroup)
     assert vmm.state == "Not started"
-    folder = hierarchy(2, name) / jail.parent_cgroup / jail.room.name
+    folder = mount(2, name) / jail.parent_cgroup / jail.room.name
     assert (folder / offered[name]).read_text() == f"{value}\n"
     assert (folder / "cgroup.procs").read_text().split() == [str(vmm.pid)]
 
@@ -314,7 +326,7 @@ def test_a_jail_has_its_cgroup_of_version_2(jail: MakeJail) -> None:
 def test_a_jail_without_values_joins_the_parent_of_version_2(jail: MakeJail) -> None:
     try:
         parent = Path(cgroup.hierarchies(2)[0].folder) / jail.parent_cgroup
-    except cgroup.NoCgroupHierarchy:
+    except NoCgroupHierarchy:
         pytest.skip("this machine has no cgroups of version 2")
     parent.mkdir()
     vmm = jail("--cgroup-version", "2", parent_cgroup=jail.parent_cgroup)

@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": FLOOR | {"", "serde"},
     "vmm": MACHINE | {"", "serde", "config", "boot", "host", "engine", "engine.soft", "engine.kvm"},
     "api": FLOOR | {"", "serde", "config", "vmm"},
-    "cli": MACHINE | {"", "serde", "config", "boot", "host", "engine", "vmm", "api"},
+    "jail": {"errors", "serde"},
+    "cli": MACHINE | {"", "serde", "config", "boot", "host", "engine", "vmm", "api", "jail"},
     "sdk": FLOOR | {"", "serde", "config"},
     "testing": MACHINE | {"engine"},
 }

@@ -8,10 +8,11 @@ import os
 import sys
 from typing import Final
 
-from hibana.cli import exits, flags, jailer_flags
+from hibana.cli import exits, flags, jailer_flags, preload
 from hibana.errors import Panic, VmmError
-from hibana.jail import identity, preload, privileges, steps
+from hibana.jail import identity, privileges, steps
 from hibana.jail.steps import Clock
+from hibana.vmm.engines import wanted_engine
 
 _STDOUT: Final = 1
 _STDERR: Final = 2
@@ -74,9 +75,9 @@ def is_ours(executable: str, jailer: str) -> bool:
         return False
 
 
-def _engine(extra: list[str]) -> str | None:
+def _engine(extra: list[str]) -> str:
     """Look up which engine the VMM's own words ask for; whether they make sense, the VMM will say."""
     try:
-        return flags.parse(extra).engine
+        return wanted_engine(flags.parse(extra).engine)
     except VmmError:
-        return None
+        return wanted_engine(None)

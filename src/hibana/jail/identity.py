@@ -16,16 +16,9 @@ _PR_SET_MM_MAP: Final = 14
 _NO_FD: Final = 0xFFFF_FFFF
 _LONGEST_NAME: Final = 15
 
-# Fields of /proc/self/stat (proc(5)), counted from the one behind the name in parentheses, which is the third.
+# The fields of /proc/self/stat that make a MemoryMap (proc(5)), and the first one behind the name in parentheses.
+_FIELDS: Final = (26, 27, 45, 46, 47, 28, 50, 51)
 _THIRD: Final = 3
-_START_CODE: Final = 26 - _THIRD
-_END_CODE: Final = 27 - _THIRD
-_START_STACK: Final = 28 - _THIRD
-_START_DATA: Final = 45 - _THIRD
-_END_DATA: Final = 46 - _THIRD
-_START_BRK: Final = 47 - _THIRD
-_ENV_START: Final = 50 - _THIRD
-_ENV_END: Final = 51 - _THIRD
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _LIBC.sbrk.restype = ctypes.c_uint64
@@ -48,35 +41,35 @@ class _PrctlMap(ctypes.Structure):
     """`struct prctl_mm_map`."""
 
     _fields_ = (
-        *(
-            (name, ctypes.c_uint64)
-            for name in (
-                *("start_code", "end_code", "start_data", "end_data", "start_brk", "brk", "start_stack"),
-                *("arg_start", "arg_end", "env_start", "env_end", "auxv"),
-            )
-        ),
+        ("start_code", ctypes.c_uint64),
+        ("end_code", ctypes.c_uint64),
+        ("start_data", ctypes.c_uint64),
+        ("end_data", ctypes.c_uint64),
+        ("start_brk", ctypes.c_uint64),
+        ("brk", ctypes.c_uint64),
+        ("start_stack", ctypes.c_uint64),
+        ("arg_start", ctypes.c_uint64),
+        ("arg_end", ctypes.c_uint64),
+        ("env_start", ctypes.c_uint64),
+        ("env_end", ctypes.c_uint64),
+        ("auxv", ctypes.c_uint64),
         ("auxv_size", ctypes.c_uint32),
         ("exe_fd", ctypes.c_uint32),
     )
 
 
-_words: ctypes.Array[ctypes.c_char] | None = None  # what the kernel shows must stay where it is
+_shown: Final[list[ctypes.Array[ctypes.c_char]]] = []  # what the kernel shows must stay where it is
 
 
 def read_memory_map() -> MemoryMap:
     """Ask the kernel, while there is a /proc."""
     with open("/proc/self/stat") as file:
-        fields = [*file.read().rpartition(")")[2].split()]
-    places = (
-        *(_START_CODE, _END_CODE, _START_DATA, _END_DATA, _START_BRK, _START_STACK),
-        *(_ENV_START, _ENV_END),
-    )
-    return MemoryMap(*(int(fields[place]) for place in places))
+        fields = file.read().rpartition(")")[2].split()
+    return MemoryMap(*(int(fields[number - _THIRD]) for number in _FIELDS))
 
 
 def appear_as(command: Sequence[str], memory: MemoryMap) -> None:
     """Take a name and a command line."""
-    global _words
     name = os.path.basename(command[0])
     _LIBC.prctl(_PR_SET_NAME, os.fsencode(name)[:_LONGEST_NAME], 0, 0, 0)
     words = b"\0".join(map(os.fsencode, command)) + b"\0"
@@ -91,4 +84,4 @@ def appear_as(command: Sequence[str], memory: MemoryMap) -> None:
     size = ctypes.sizeof(wanted)
     wanted.brk = _LIBC.sbrk(0)
     if _LIBC.prctl(_PR_SET_MM, _PR_SET_MM_MAP, ctypes.byref(wanted), size, 0) == 0:
-        _words = buffer
+        _shown.append(buffer)

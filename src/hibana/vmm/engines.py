@@ -35,3 +35,11 @@ def choose_engine(name: str) -> "Engine":
     why = "it was asked for" if name == "soft" else "this build has no kvm engine yet"
     log.info(f"Running guest code on the soft engine: {why}.")
     return engine
+
+
+def preload(name: str) -> None:
+    """Load what the engines that `name` may choose from need of the host's files, for a process that will see none."""
+    if name != "kvm":
+        from hibana.engine.soft import engine
+
+        engine.preload()

@@ -10,6 +10,9 @@ from hibana.errors import VmmError
 from hibana.jail import arguments
 from hibana.jail.arguments import Limits
 
+LENGTH = "Invalid instance ID: Invalid len"
+RANGE = "the length must be between 1 and 64"
+MISSING = "Failed to canonicalize path /no/such: No such file or directory (os error 2)"
 PARENT = "Parent cgroup path is invalid. Path should not be absolute or contain '..' or '.'"
 
 
@@ -21,13 +24,13 @@ def test_identifiers_are_letters_digits_and_dashes(name: str) -> None:
 @pytest.mark.parametrize(
     ("check", "text", "sentence"),
     [
-        (arguments.instance_id, "", "Invalid instance ID: Invalid len (0);  the length must be between 1 and 64"),
-        (arguments.instance_id, "x" * 65, "Invalid instance ID: Invalid len (65);  the length must be between 1 and 64"),
-        (arguments.instance_id, "é" * 33, "Invalid instance ID: Invalid len (66);  the length must be between 1 and 64"),
+        (arguments.instance_id, "", f"{LENGTH} (0);  {RANGE}"),
+        (arguments.instance_id, "x" * 65, f"{LENGTH} (65);  {RANGE}"),
+        (arguments.instance_id, "é" * 33, f"{LENGTH} (66);  {RANGE}"),
         (arguments.instance_id, "ab:c", "Invalid instance ID: Invalid char (:) at position 2"),
-        (arguments.executable, "/no/such", "Failed to canonicalize path /no/such: No such file or directory (os error 2)"),
+        (arguments.executable, "/no/such", MISSING),
         (arguments.executable, "/dev", "/dev is not a file"),
-        (arguments.base_folder, "/no/such", "Failed to canonicalize path /no/such: No such file or directory (os error 2)"),
+        (arguments.base_folder, "/no/such", MISSING),
         (arguments.base_folder, "/dev/null", "/dev/null is not a directory"),
         (arguments.user, "root", "Invalid uid: root"),
         (arguments.user, "-1", "Invalid uid: -1"),

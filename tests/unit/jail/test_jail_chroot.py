@@ -44,26 +44,30 @@ def test_a_copy_of_before_is_written_over_but_not_cut(program: Path, room: Path)
     assert (room / "program").read_bytes() == program.read_bytes() + b"x" * 1000
 
 
+def refused(program: Path, room: Path) -> str:
+    with pytest.raises(VmmError) as caught:
+        chroot.copy_program(str(program), str(room), ME)
+    return str(caught.value)
+
+
 def test_neither_a_symbolic_nor_a_hard_link_leads_to_another_file(program: Path, room: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_bytes(b"precious")
     copy = room / "program"
     copy.symlink_to(precious)
-    with pytest.raises(VmmError, match=f"^Failed to open {copy}: Symbolic link loop \\(os error 40\\)$"):
-        chroot.copy_program(str(program), str(room), ME)
+    assert refused(program, room) == f"Failed to open {copy}: Symbolic link loop (os error 40)"
     copy.unlink()
     copy.hardlink_to(precious)
-    with pytest.raises(VmmError, match=f"^Detected hard link at: {copy}$"):
-        chroot.copy_program(str(program), str(room), ME)
+    assert refused(program, room) == f"Detected hard link at: {copy}"
     assert precious.read_bytes() == b"precious"
 
 
 def test_a_place_where_no_file_can_be(program: Path, room: Path) -> None:
     (room / "program").mkdir()
-    with pytest.raises(VmmError, match="^Failed to open .*: Is a directory \\(os error 21\\)$"):
-        chroot.copy_program(str(program), str(room), ME)
-    with pytest.raises(VmmError, match="^Failed to create directory .*: Not a directory \\(os error 20\\)$"):
+    assert refused(program, room) == f"Failed to open {room / 'program'}: Is a directory (os error 21)"
+    with pytest.raises(VmmError) as caught:
         chroot.make_root(str(program), "program", "id")
+    assert str(caught.value) == f"Failed to create directory {program}/program/id/root: Not a directory (os error 20)"
 
 
 def test_the_number_of_the_userfaultfd_device_is_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

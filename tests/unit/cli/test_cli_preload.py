@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hibana.jail import preload
+from hibana.cli import preload
 
 SOURCE = Path(preload.__file__).parents[2]
-NEVER_NEEDED = {"backports.zstd", "compression.zstd"} - {preload.ZSTD}
+NEVER_NEEDED = {"backports.zstd", "compression.zstd"} - set(preload.MODULES)
 
 
 def loaded(statements: str) -> set[str]:
@@ -32,9 +32,9 @@ def imports_of(module: str) -> Iterator[str]:
             yield node.module or ""
 
 
-@pytest.mark.parametrize("engine", [None, "kvm"])
-def test_no_import_is_left_for_later(engine: str | None) -> None:
-    modules = loaded(f"from hibana.jail import preload; preload.everything({engine!r})")
+@pytest.mark.parametrize("engine", ["auto", "kvm"])
+def test_no_import_is_left_for_later(engine: str) -> None:
+    modules = loaded(f"from hibana.cli import preload; preload.everything({engine!r})")
     ours = {module for module in modules if module.partition(".")[0] == "hibana"}
     assert "hibana.vmm.assemble" in ours
     later = {
@@ -47,11 +47,11 @@ def test_no_import_is_left_for_later(engine: str | None) -> None:
 
 
 def test_the_soft_engine_is_loaded_unless_another_one_is_asked_for() -> None:
-    assert "hibana.engine.soft.vm" in loaded("from hibana.jail import preload; preload.everything(None)")
-    assert "hibana.engine.soft.vm" not in loaded("from hibana.jail import preload; preload.everything('kvm')")
+    assert "hibana.engine.soft.vm" in loaded("from hibana.cli import preload; preload.everything('auto')")
+    assert "hibana.engine.soft.vm" not in loaded("from hibana.cli import preload; preload.everything('kvm')")
 
 
 def test_afterwards_nothing_is_looked_for_any_more() -> None:
-    script = "from hibana.jail import preload; preload.stop_looking()\ntry: import wave\nexcept ImportError: pass"
+    script = "from hibana.cli import preload; preload.stop_looking()\ntry: import wave\nexcept ImportError: pass"
     modules = loaded(f"exec({script!r})")
     assert "wave" not in modules
