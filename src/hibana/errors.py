@@ -987,3 +987,197 @@ class BusZeroRange(VmmError):
 
 class ResourceNotAvailable(VmmError):
     text = "The requested resource is not available."
+
+
+# --- the jailer -------------------------------------------------------------------------------------------------------
+
+
+class JailArgumentsError(VmmError):
+    text = "Failed to parse arguments: {cause}"
+
+
+class JailIdLengthError(VmmError):
+    text = "Invalid instance ID: Invalid len ({size});  the length must be between 1 and 64"
+
+
+class JailIdCharacterError(VmmError):
+    text = "Invalid instance ID: Invalid char ({character}) at position {at}"
+
+
+class CanonicalizeError(VmmError):
+    text = "Failed to canonicalize path {path}: {cause}"
+
+
+class NotAFile(VmmError):
+    text = "{path} is not a file"
+
+
+class NotADirectory(VmmError):
+    text = "{path} is not a directory"
+
+
+class InvalidUid(VmmError):
+    text = "Invalid uid: {text}"
+
+
+class InvalidGid(VmmError):
+    text = "Invalid gid: {text}"
+
+
+class InvalidParentCgroup(VmmError):
+    text = "Parent cgroup path is invalid. Path should not be absolute or contain '..' or '.'"
+
+
+class InvalidCgroupVersion(VmmError):
+    text = "{text} is an invalid cgroup version specifier"
+
+
+class NoCgroupHierarchy(VmmError):
+    text = "Hierarchy not found: No hierarchy found for this cgroup version."
+
+
+class InvalidCgroupFormat(VmmError):
+    text = "Invalid format for cgroups: {text}"
+
+
+class InvalidCgroupFile(VmmError):
+    text = "Cgroup invalid file: {file}"
+
+
+class NoCgroupController(VmmError):
+    text = "Controller {name} is unavailable"
+
+
+class CgroupInheritError(VmmError):
+    text = "Failed to inherit cgroups configurations from file {file} in path {folder}"
+
+
+class CgroupMoveError(VmmError):
+    text = (
+        "Failed to move process to cgroup ({folder}): {cause}.\n"
+        "Hint: If you intended to create a child cgroup under {folder}, pass any --cgroup parameters."
+    )
+
+
+class InvalidLimitFormat(VmmError):
+    text = "Invalid format for resources limits: {text}"
+
+
+class InvalidLimitValue(VmmError):
+    text = "Invalid limit value for resource: {value}: {cause}"
+
+
+class InvalidLimitName(VmmError):
+    text = "Invalid resource argument: {name}"
+
+
+class SetLimitError(VmmError):
+    text = "Failed to set limit for resource: {what}"
+
+
+class JailOpenError(VmmError):
+    text = "Failed to open {path}: {cause}"
+
+
+class JailHardLink(VmmError):
+    text = "Detected hard link at: {path}"
+
+
+class JailCopyError(VmmError):
+    text = "Failed to copy {source} to {target}: {cause}"
+
+
+class JailMetadataError(VmmError):
+    text = "Cannot get metadata for a file: {path}: {cause}"
+
+
+class JailOpenFileError(VmmError):
+    text = "Failed to open file {path}: {cause}"
+
+
+class JailWriteError(VmmError):
+    text = "Failed to write to {path}: {cause}"
+
+
+class JailReadError(VmmError):
+    text = "Failed to read file {path} into a string: {cause}"
+
+
+class JoinNetworkError(VmmError):
+    text = "Failed to join network namespace: netns: {cause}"
+
+
+class UnshareMountsError(VmmError):
+    text = "Failed to unshare into new mount namespace: {cause}"
+
+
+class PropagationError(VmmError):
+    text = "Failed to change the propagation type to slave: {cause}"
+
+
+class BindRootError(VmmError):
+    text = "Failed to bind mount the jail root directory: {cause}"
+
+
+class EnterRootError(VmmError):
+    text = "Failed to change current directory: {cause}"
+
+
+class CreateOldRootError(VmmError):
+    text = "Failed to create the jail root directory before pivoting root: {cause}"
+
+
+class PivotRootError(VmmError):
+    text = "Failed to pivot root: {cause}"
+
+
+class EnterJailError(VmmError):
+    text = "Failed to chdir into chroot directory: {cause}"
+
+
+class UnmountOldRootError(VmmError):
+    text = "Failed to unmount the old jail root: {cause}"
+
+
+class RemoveOldRootError(VmmError):
+    text = "Failed to remove old jail root directory: {cause}"
+
+
+class JailFolderError(VmmError):
+    text = "Failed to create directory {path}: {cause}"
+
+
+class JailModeError(VmmError):
+    text = "Failed to change permissions on {path}: {cause}"
+
+
+class JailOwnerError(VmmError):
+    text = "Failed to change owner for {path}: {cause}"
+
+
+class DeviceNodeError(VmmError):
+    text = "Failed to create {node} via mknod inside the jail: {cause}"
+
+
+class DaemonizeError(VmmError):
+    text = "Failed to daemonize: {cause}"
+
+
+class NewSessionError(VmmError):
+    text = "Failed to daemonize: setsid: {cause}"
+
+
+class DuplicateError(VmmError):
+    text = "Failed to duplicate fd: {cause}"
+
+
+class NewPidNamespaceError(VmmError):
+    text = "Failed cloning into a new child process: {cause}"
+
+
+class ExecError(VmmError):
+    text = "Failed to exec into Firecracker: {cause}"
+
+
+class SanitizeError(Panic):
+    text = "Failed to sanitize the Jailer process: Failed to call close range syscall: {cause}"

@@ -1,12 +1,15 @@
-"""The fixture of the process tests: `start`, which ends what it started."""
+"""The fixtures of the process tests: `start` and `jail`, which end what they started."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import pytest
 
+from tests.clients.jail import JAILER, Jail, Room, remove_cgroups
 from tests.clients.process import SOCKET, Vmm, config, program
 from tests.clients.tiny_guests import kernel
 
@@ -58,3 +61,67 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield start_one
     for vmm in vmms:
         vmm.stop()
+
+
+class MakeJail(Protocol):
+    """Jail a VMM, in a room that may have been furnished before.
+
+    With a guest it boots at once, without an API. `vmm` are words for the VMM; keyword arguments replace or add options
+    of the jailer that have a value. `program` replaces the jailer.
+    """
+
+    room: Room
+    parent_cgroup: str
+
+    def __call__(
+        self,
+        *options: str,
+        guest: bytes | None = None,
+        vmm: Sequence[str] = (),
+        program: Sequence[str] = (str(JAILER),),
+        environment: dict[str, str] | None = None,
+        popen: dict[str, Any] | None = None,
+        **changed: str,
+    ) -> Jail: ...
+
+
+class _Jails:
+    """The one jail of a test."""
+
+    def __init__(self, folder: Path, base: Path) -> None:
+        # A user of its own, whom no other test that runs now can hurt.
+        self.room = Room(folder, base, f"jail-{os.getpid()}", uid=100_000 + os.getpid())
+        self.parent_cgroup = f"hibana-test-{os.getpid()}"
+        self.running: list[Jail] = []
+
+    def __call__(
+        self,
+        *options: str,
+        guest: bytes | None = None,
+        vmm: Sequence[str] = (),
+        program: Sequence[str] = (str(JAILER),),
+        environment: dict[str, str] | None = None,
+        popen: dict[str, Any] | None = None,
+        **changed: str,
+    ) -> Jail:
+        if guest is not None:
+            self.room.furnish(guest)
+            vmm = ["--no-api", "--config-file", "/vm.json", *vmm]
+        command = self.room.command(*options, vmm=vmm, **changed)
+        self.running.append(Jail(self.room, [*program, *command], environment or {}, **(popen or {})))
+        return self.running[-1]
+
+
+@pytest.fixture
+def jail(tmp_path: Path) -> Iterator[MakeJail]:
+    if os.geteuid():
+        pytest.skip("only root can build a jail")
+    if not JAILER.exists():
+        pytest.skip("build/bin/jailer is not there: run tools/devtool build")
+    # pytest's own folders have names too long for a socket.
+    with TemporaryDirectory(prefix="jails-") as base:
+        jails = _Jails(tmp_path, Path(base))
+        yield jails
+        for one in jails.running:
+            one.stop()
+        remove_cgroups(jails.parent_cgroup)

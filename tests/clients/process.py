@@ -80,7 +80,11 @@ class Vmm:
             self.process = subprocess.Popen(
                 command, cwd=folder, env={**inherited, **environment}, **{**streams, **popen}
             )
-        self._connection = _UnixConnection(str(folder / SOCKET))
+        self.speak_to(folder / SOCKET)
+
+    def speak_to(self, path: Path) -> None:
+        """Say where its API socket will be."""
+        self._connection = _UnixConnection(str(path))
 
     # --- what it says -------------------------------------------------------------------------------------------------
 
@@ -109,11 +113,16 @@ class Vmm:
         path = self.folder / file if file else self._out
         give_up = time.monotonic() + PATIENCE_S
         while not path.exists() or text not in path.read_text(errors="replace"):
-            if self.process.poll() is not None or time.monotonic() > give_up:
+            if self.is_over or time.monotonic() > give_up:
                 if path.exists() and text in path.read_text(errors="replace"):
                     return
                 raise AssertionError(f"no {text!r}; exit code {self.process.returncode}\n{self.out}{self.err}")
             time.sleep(_POLL_S)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the process has ended."""
+        return self.process.poll() is not None
 
     def wait(self) -> int:
         """Wait for the end; negative for a signal."""
@@ -131,7 +140,7 @@ class Vmm:
                 content = response.read()
                 return Answer(response.status, json.loads(content) if content else None)
             except (FileNotFoundError, ConnectionRefusedError):
-                if self.process.poll() is not None or time.monotonic() > give_up:
+                if self.is_over or time.monotonic() > give_up:
                     raise AssertionError(f"nobody listens\n{self.out}{self.err}") from None
                 time.sleep(_POLL_S)
 

@@ -2,11 +2,12 @@
 
 import secrets
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from hibana.sdk.machine import Machine
+from tests.guest import jailed
 from tests.guest.console import Console
 from tools.dev import places
 from tools.guest.cpio import Archive
@@ -90,16 +91,19 @@ def start(
     cmdline: str = "",
     shell: bool = True,
     prepare: Callable[[Machine], None] = _nothing,
+    launcher: Sequence[str] = (),
 ) -> MicroVm:
     """Boot a microVM; with `shell` wait until `run` works, without it the guest does what its /init does.
 
-    `prepare` may ask the API for devices before the start.
+    `prepare` may ask the API for devices before the start. `launcher` locks the VMM up.
     """
     image = places.GUEST / initrd
     if shell:
         image = folder / "initrd.cpio"
         image.write_bytes((places.GUEST / initrd).read_bytes() + _shell_archive())
-    vm = MicroVm(Firecracker(places.FIRECRACKER, folder, "--engine", engine))
+    if jailed.EVERYTHING_JAILED:
+        launcher = launcher or jailed.launcher(folder)
+    vm = MicroVm(Firecracker(places.FIRECRACKER, folder, "--engine", engine, launcher=launcher))
     try:
         prepare(vm.api)
         arguments = f"{_CMDLINE} {cmdline}".strip()

@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cpu_templates": FLOOR | {"", "serde", "config", "engine"},
     "vmm": MACHINE | {"", "serde", "config", "cpu_templates", "boot", "host", "engine", "engine.soft", "engine.kvm"},
     "api": FLOOR | {"", "serde", "config", "vmm"},
-    "cli": MACHINE | {"", "serde", "config", "cpu_templates", "boot", "host", "engine", "vmm", "api"},
+    "jail": {"errors", "serde"},
+    "cli": MACHINE | {"", "serde", "config", "cpu_templates", "boot", "host", "engine", "vmm", "api", "jail"},
     "sdk": FLOOR | {"", "serde", "config"},
     "testing": MACHINE | {"engine"},
 }

@@ -50,8 +50,8 @@ def test_a_sentence_is_the_references(error: type[VmmError], catalogue: str) -> 
     if error.__name__ in OURS or "deleted when" in (error.__doc__ or "").lower() or error.text == VmmError.text:
         return
     for literal, *_ in Formatter().parse(error.text):
-        for part in literal.strip().split("`"):  # the catalogue sets names in backticks too
-            words = part.strip()
+        for part in re.split("[`\n]", literal.strip()):  # the catalogue sets names in backticks too, and lines apart
+            words = re.sub(r"\s+", " ", part).strip()
             assert words in catalogue, f"{words!r} of {error.__name__} is in no catalogue"
 
 

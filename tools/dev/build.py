@@ -15,6 +15,7 @@ from tools.dev import places, venv
 
 PROGRAMS: Final = {
     "firecracker": "hibana.cli.firecracker",
+    "jailer": "hibana.cli.jailer",
     "cpu-template-helper": "hibana.cli.cpu_template_helper",
 }
 _FIRST_LINE_LIMIT: Final = 255  # BINPRM_BUF_SIZE - 1; the kernel cuts the rest off

@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -38,12 +39,16 @@ class Wanted(NamedTuple):
 
 
 class Firecracker:
-    """One VMM. Its socket and log are in `folder`; its console is `stdin` and `stdout`."""
+    """One VMM. Its socket and log are in `folder`; its console is `stdin` and `stdout`.
 
-    def __init__(self, program: Path, folder: Path, *options: str) -> None:
+    `launcher` is what to start instead of the program, if the program is to be started by something else.
+    """
+
+    def __init__(self, program: Path, folder: Path, *options: str, launcher: Sequence[str] = ()) -> None:
         self._socket = folder / "api.socket"
         self.log = folder / "log"
-        command = [str(program), "--api-sock", str(self._socket), "--log-path", str(self.log), *options]
+        begin = launcher or (str(program),)
+        command = [*begin, "--api-sock", str(self._socket), "--log-path", str(self.log), *options]
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0

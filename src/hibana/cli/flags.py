@@ -8,8 +8,7 @@ from hibana.cli import args
 from hibana.cli.args import HELP, VERSION, Argument, Arguments
 from hibana.errors import ArgumentsError, InvalidInstanceId, InvalidLogLevel, InvalidNumber, VmmError
 from hibana.observe import log
-
-_DIGITS: Final = len(str(1 << 64))
+from hibana.serde.rust import NotUnsigned, unsigned
 
 FLAGS: Final = (
     HELP,
@@ -113,13 +112,10 @@ class Options:
         text = self._arguments.value(name)
         if text is None:
             return None
-        digits = text.removeprefix("+")
-        if not (digits.isascii() and digits.isdigit()):
-            raise InvalidNumber(name=name, type=kind, kind="InvalidDigit" if text else "Empty")
-        significant = digits.lstrip("0") or "0"
-        if len(significant) > _DIGITS or int(significant) >= 1 << 64:
-            raise InvalidNumber(name=name, type=kind, kind="PosOverflow")
-        return int(significant)
+        try:
+            return unsigned(text, 64)
+        except NotUnsigned as error:
+            raise InvalidNumber(name=name, type=kind, kind=error.kind) from error
 
 
 def parse(argv: Sequence[str]) -> Options:

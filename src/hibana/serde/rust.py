@@ -1,4 +1,4 @@
-"""How Rust writes strings and floats into messages and logs."""
+"""How Rust writes strings and floats into messages and logs, and how it reads whole numbers."""
 
 from typing import Final
 
@@ -19,3 +19,30 @@ def floating(value: float) -> str:
     """Write a float with the fewest digits that read back as the same number: `1.5`, `2.0`, `1e+20`."""
     digits, mark, exponent = repr(value).partition("e")
     return f"{digits}e{int(exponent):+d}" if mark else digits
+
+
+class NotUnsigned(ValueError):
+    """A text is not the whole number it should be; `kind` is Rust's name for the reason, `str()` its sentence."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        super().__init__(_NOT_UNSIGNED[kind])
+
+
+_NOT_UNSIGNED: Final = {
+    "Empty": "cannot parse integer from empty string",
+    "InvalidDigit": "invalid digit found in string",
+    "PosOverflow": "number too large to fit in target type",
+}
+
+
+def unsigned(text: str, bits: int) -> int:
+    """Read a number as Rust's `parse` does for `u8` to `u64`: digits, perhaps after a plus. Raises NotUnsigned."""
+    digits = text.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit()):
+        raise NotUnsigned("InvalidDigit" if text else "Empty")
+    significant = digits.lstrip("0") or "0"
+    # Python refuses to read a number of thousands of digits.
+    if len(significant) > bits or int(significant) >> bits:
+        raise NotUnsigned("PosOverflow")
+    return int(significant)

@@ -59,3 +59,11 @@ def _soft(why: str) -> "Engine":
         raise EngineError(cause=f"The soft engine cannot run here: {reason}")
     log.info(f"Running guest code on the soft engine: {why}")
     return engine
+
+
+def preload(name: str) -> None:
+    """Load what the engines that `name` may choose from need of the host's files, for a process that will see none."""
+    if name != "kvm":
+        from hibana.engine.soft import engine
+
+        engine.preload()

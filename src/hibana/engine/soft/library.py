@@ -58,7 +58,7 @@ class Library:
     """The loaded library: public functions with their types, and the address of any function by name."""
 
     def __init__(self, path: str) -> None:
-        self._library = ctypes.CDLL(path)
+        self._library = _preloaded[0][1] if _preloaded else ctypes.CDLL(path)
         pointer, size, i32, u32, u64 = (
             ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_uint32, ctypes.c_uint64
         )  # fmt: skip
@@ -99,8 +99,20 @@ class Library:
         return int(found.fbase)
 
 
+_preloaded: list[tuple[str, ctypes.CDLL]] = []
+
+
+def preload() -> None:
+    """Load the library, if it can be used, for a time when its file cannot be found any more."""
+    path = find()
+    if path is not None and not missing():
+        _preloaded.append((path, ctypes.CDLL(path)))
+
+
 def find() -> str | None:
     """Look for the library in the packages this interpreter would import."""
+    if _preloaded:
+        return _preloaded[0][0]
     for directory in sys.path:
         path = os.path.join(directory, _LIBRARY)
         if os.path.exists(path):
@@ -112,6 +124,8 @@ def missing() -> str | None:
     """Say why the library cannot be used here; None when it can."""
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         return "the soft engine runs on x86-64 Linux only."
+    if _preloaded:
+        return None
     path = find()
     if path is None:
         return f"the unicorn package is not installed; `pip install unicorn=={VERSION}` brings it."
