@@ -26,9 +26,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.kvm": FLOOR | {"memory", "engine"},
     "boot": FLOOR | {"memory", "engine"},
     "config": FLOOR | {"", "serde"},
-    "vmm": MACHINE | {"", "serde", "config", "boot", "host", "engine", "engine.soft", "engine.kvm"},
+    "seccomp": FLOOR | {"serde"},
+    "vmm": MACHINE | {"", "serde", "seccomp", "config", "boot", "host", "engine", "engine.soft", "engine.kvm"},
     "api": FLOOR | {"", "serde", "config", "vmm"},
-    "cli": MACHINE | {"", "serde", "config", "boot", "host", "engine", "vmm", "api"},
+    "cli": MACHINE | {"", "serde", "seccomp", "config", "boot", "host", "engine", "vmm", "api"},
     "sdk": FLOOR | {"", "serde", "config"},
     "testing": MACHINE | {"engine"},
 }

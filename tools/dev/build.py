@@ -13,7 +13,10 @@ from typing import Final
 
 from tools.dev import places, venv
 
-PROGRAMS: Final = {"firecracker": "hibana.cli.firecracker"}
+PROGRAMS: Final = {
+    "firecracker": "hibana.cli.firecracker",
+    "seccompiler-bin": "hibana.cli.seccompiler",
+}
 _FIRST_LINE_LIMIT: Final = 255  # BINPRM_BUF_SIZE - 1; the kernel cuts the rest off
 
 

@@ -45,8 +45,8 @@ class ChangeableInterface(Protocol):
 class Machine:
     """A microVM whose parts have been put together; it starts paused."""
 
-    def __init__(self, vm: Vm, memory: GuestMemory, on_end: EndHandler) -> None:
-        """Take over the engine's VM and the RAM."""
+    def __init__(self, vm: Vm, memory: GuestMemory, on_end: EndHandler, confine: Callable[[], None]) -> None:
+        """Take over the engine's VM and the RAM; each vCPU thread begins with `confine`."""
         self._vm = vm
         self._memory = memory
         self._on_end = on_end
@@ -62,7 +62,7 @@ class Machine:
         self._kept: list[Callable[[], None]] = []
         """What was posted to devices while they rest; both live where the devices do."""
         self.threads: Sequence[VcpuThread] = [
-            VcpuThread(index, runner, self._stopped) for index, runner in enumerate(vm.runners)
+            VcpuThread(index, runner, self._stopped, confine) for index, runner in enumerate(vm.runners)
         ]
 
     def post_to_devices(self, task: Callable[[], None]) -> None:
@@ -82,7 +82,10 @@ class Machine:
         self._closers.append(closer)
 
     def start(self) -> None:
-        """Start the vCPU threads and connect the host ends; the guest stays paused. Raises VcpuThreadError."""
+        """Start the vCPU threads and connect the host ends; the guest stays paused.
+
+        Raises VcpuThreadError, VcpuFilterError.
+        """
         for thread in self.threads:
             thread.start()
         for starter in self._starters:
