@@ -125,7 +125,11 @@ class InvalidLogLevel(VmmError):
     exit_code = 152
 
 
-class Panic(VmmError):
+class Fatal(VmmError):
+    """A failure that ends the process, whatever it was asked to do."""
+
+
+class Panic(Fatal):
     """A mistake of the user's that the reference answers with a panic: two log lines, then SIGABRT."""
 
     text = "{message}"
@@ -161,12 +165,6 @@ class UnknownEngine(VmmError):
     exit_code = 152
 
 
-class SeccompFilterNotHere(VmmError):
-    """Deleted when seccomp filters land."""
-
-    text = "Seccomp error: this build of Hibana has no seccomp filters yet. Leave --seccomp-filter out."
-
-
 class EnablePciNotHere(VmmError):
     """Deleted when the PCI transport lands."""
 
@@ -181,6 +179,93 @@ class SnapshotFormatNotHere(VmmError):
 
 class SignalHandlersError(VmmError):
     text = "Failed to register signal handlers: {cause}"
+
+
+# --- seccomp: filters of the VMM, and their compiler ------------------------------------------------------------------
+
+
+class SeccompError(VmmError):
+    text = "Seccomp error: {cause}"
+
+
+class FilterFileError(VmmError):
+    text = "Filter file open error: {cause}"
+
+
+class FilterFormatError(VmmError):
+    text = "Filter deserialization failed: {cause}"
+
+
+class FilterReadError(VmmError):
+    text = "Failed to read input: {cause}"
+
+
+class FilterFileTooLarge(VmmError):
+    text = "Input size {size} exceeds limit of 100000 bytes"
+
+
+class FilterFileBroken(VmmError):
+    text = "Bitcode deserialization failed: {cause}"
+
+
+class InvalidThreadCategories(VmmError):
+    text = "Invalid thread categories: {names}"
+
+
+class MissingThreadCategory(VmmError):
+    text = "Missing thread category: {name}"
+
+
+class FilterTooLong(VmmError):
+    text = "Filter length exceeds the maximum size of 4096 instructions"
+
+
+class FilterRefused(VmmError):
+    text = "prctl` syscall failed with error code: {cause}"  # the backtick is the reference's
+
+
+class VmmFilterError(Fatal):
+    text = "Failed to install vmm seccomp filter: {cause}"
+
+
+class VmmFilterRunError(VmmError):
+    text = "{mode}Error error: {cause}"
+
+
+class VcpuFilterError(Panic):
+    text = "Failed to set the requested seccomp filters on vCPU {index}: Error: {cause}"
+
+
+class PolicyOpenError(VmmError):
+    text = "Cannot open input file: {cause}"
+
+
+class PolicyReadError(VmmError):
+    text = "Cannot read input file: {cause}"
+
+
+class PolicyJsonError(VmmError):
+    text = "Cannot deserialize json: {cause}"
+
+
+class UnknownArchitecture(VmmError):
+    text = "Cannot parse arch: {name}"
+
+
+class UnknownSyscall(VmmError):
+    text = "Cannot add libseccomp syscall"
+
+
+class SyscallRuleError(VmmError):
+    text = "Cannot add libseccomp syscall rule"
+
+
+class FilterCreateError(VmmError):
+    text = "Cannot create output file: {cause}"
+
+
+class FilterFileTooLong(VmmError):
+    text = "Serialized BPF exceeds size limit of 100000 bytes"
 
 
 # --- API server -------------------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_a_command_line_that_makes_no_sense(words: list[str], sentence: str, sta
         (
             ["--seccomp-filter", "f"],
             1,
-            "Seccomp error: this build of Hibana has no seccomp filters yet. Leave --seccomp-filter out.",
+            "Seccomp error: Filter file open error: No such file or directory (os error 2)",
         ),
         (
             ["--describe-snapshot", "f"],

@@ -27,10 +27,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "boot": FLOOR | {"memory", "engine"},
     "config": FLOOR | {"", "serde"},
     "cpu_templates": FLOOR | {"", "serde", "config", "engine"},
-    "vmm": MACHINE | {"", "serde", "config", "cpu_templates", "boot", "host", "engine", "engine.soft", "engine.kvm"},
+    "seccomp": FLOOR | {"serde"},
+    "vmm": MACHINE
+    | {"", "serde", "seccomp", "config", "cpu_templates", "boot", "host", "engine", "engine.soft", "engine.kvm"},
     "api": FLOOR | {"", "serde", "config", "vmm"},
     "jail": {"errors", "serde"},
-    "cli": MACHINE | {"", "serde", "config", "cpu_templates", "boot", "host", "engine", "vmm", "api", "jail"},
+    "cli": MACHINE
+    | {"", "serde", "seccomp", "config", "cpu_templates", "boot", "host", "engine", "vmm", "api", "jail"},
     "sdk": FLOOR | {"", "serde", "config"},
     "testing": MACHINE | {"engine"},
 }

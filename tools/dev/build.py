@@ -17,6 +17,7 @@ PROGRAMS: Final = {
     "firecracker": "hibana.cli.firecracker",
     "jailer": "hibana.cli.jailer",
     "cpu-template-helper": "hibana.cli.cpu_template_helper",
+    "seccompiler-bin": "hibana.cli.seccompiler",
 }
 _FIRST_LINE_LIMIT: Final = 255  # BINPRM_BUF_SIZE - 1; the kernel cuts the rest off
 

@@ -2,12 +2,12 @@
 
 import atexit
 import os
-import sys
 from types import TracebackType
 from typing import Final, NoReturn
 
 from hibana.errors import Panic, VmmError
 from hibana.observe import log, metrics
+from hibana.observe.failure import described
 from hibana.observe.metrics_groups import METRICS
 
 OK: Final = 0
@@ -52,7 +52,7 @@ def panic(error: Exception) -> NoReturn:
     """Abort as the reference does where it panics: for some mistakes of the user's, and for all mistakes of ours."""
     log.error(f"Firecracker panicked at {_origin(error.__traceback__)}:\n{error}")
     if not isinstance(error, Panic):
-        sys.excepthook(type(error), error, error.__traceback__)
+        say(_STDERR, described(error))
     METRICS.vmm.panic_count = 1
     metrics.flush_or_count()
     _put_back()

@@ -20,12 +20,13 @@ from hibana.errors import (
     LoggerInitError,
     MetricsStartError,
     Panic,
-    SeccompFilterNotHere,
     SnapshotFormatNotHere,
     VmmError,
     os_debug,
 )
 from hibana.observe import log, metrics
+from hibana.seccomp import filters
+from hibana.seccomp.filters import Choice
 from hibana.vmm.engines import wanted_engine
 
 SNAPSHOT_VERSION: Final = "11.0.0"
@@ -46,6 +47,7 @@ def main(argv: list[str]) -> None:
     loop = Loop()
     signals.install(loop)
     _open_metrics(options)
+    choice = _filters(options)
     _refuse_what_is_not_here(options)
     engine = wanted_engine(options.engine)
     config = _read(options.config_file, "configuration")
@@ -55,7 +57,10 @@ def main(argv: list[str]) -> None:
 
     from hibana.cli.session import Session
 
-    Session(options, engine, numbers, loop, listener).run(config, metadata)
+    try:
+        Session(options, engine, numbers, choice, loop, listener).run(config, metadata)
+    finally:
+        signals.answer()  # what failed may have failed because a filter trapped it
 
 
 def entry() -> None:
@@ -104,6 +109,16 @@ def _open_metrics(options: Options) -> None:
             raise MetricsStartError(cause=error) from error
 
 
+def _filters(options: Options) -> Choice:
+    """Choose the seccomp filters. Raises SeccompError."""
+    api = options.api_sock is not None
+    if options.no_seccomp:
+        return filters.unfiltered
+    if options.seccomp_filter is not None:
+        return filters.from_file(options.seccomp_filter, api=api)
+    return filters.built_in(api=api)
+
+
 def _read(path: str | None, what: str) -> bytes | None:
     """Read a file that the command line names, before anything is promised to clients."""
     if path is None:
@@ -116,8 +131,6 @@ def _read(path: str | None, what: str) -> bytes | None:
 
 
 def _refuse_what_is_not_here(options: Options) -> None:
-    if options.seccomp_filter is not None:
-        raise SeccompFilterNotHere
     if options.enable_pci:
         raise EnablePciNotHere
 

@@ -13,14 +13,18 @@ from hibana.devices.mmds.store import Store
 from hibana.errors import (
     BuildFromJsonError,
     ConfigFileStartError,
+    Fatal,
     InvalidMetadata,
     MetadataFileError,
     MetadataPanic,
     StoppedWithError,
     VmmError,
+    VmmFilterError,
+    VmmFilterRunError,
 )
 from hibana.host.tap import open_tap
 from hibana.observe import log, metrics
+from hibana.seccomp.filters import Choice
 from hibana.vmm.controller import Circumstances, Controller
 from hibana.vmm.vcpu_thread import name_thread
 
@@ -37,10 +41,12 @@ def _try_async(fd: int) -> None:
 class Session:
     """One process: a loop, perhaps an API server, and a microVM that comes through the one or from a file."""
 
-    def __init__(self, options: Options, engine: str, numbers: Numbers, loop: Loop, listener: RawSocket | None) -> None:
+    def __init__(
+        self, options: Options, engine: str, numbers: Numbers, filters: Choice, loop: Loop, listener: RawSocket | None
+    ) -> None:
         """Put the parts together and begin to listen; nothing is answered before `run`."""
         name_thread(_PROCESS_NAME)
-        circumstances = Circumstances(engine, options.boot_timer)
+        circumstances = Circumstances(engine, options.boot_timer, filters)
         self._resources = Resources(open_tap, _try_async)
         self._store = Store(numbers.mmds_size_limit)
         self._loop = loop
@@ -57,8 +63,11 @@ class Session:
 
         What an error leaves open the process takes with it: nothing is tidied up around a bug.
         """
-        self._apply(config, metadata)
-        self._loop.run()
+        try:
+            self._apply(config, metadata)
+            self._loop.run()
+        except VmmFilterError as error:
+            raise VmmFilterRunError(mode=self._mode, cause=error) from error
         self._controller.close()
         if self._server:
             self._server.close()
@@ -78,6 +87,8 @@ class Session:
         try:
             file.apply(file.read_config(config), self._resources, self._controller.preboot, value)
             self._start()
+        except Fatal:
+            raise
         except VmmError as error:
             raise BuildFromJsonError(mode=self._mode, cause=error) from error
         log.info("Successfully started microvm that was configured from one single json")
@@ -92,5 +103,7 @@ class Session:
     def _start(self) -> None:
         try:
             self._controller.start()
+        except Fatal:
+            raise
         except VmmError as error:
             raise ConfigFileStartError(cause=error) from error

@@ -1,4 +1,4 @@
-"""The signal handler proper, for x86_64: 88 bytes of machine code, and why they look as they do.
+"""The signal handler proper, for x86_64: 114 bytes of machine code, and why they look as they do.
 
 Most fatal signals are not sent by anybody: they are faults in native code, and Python's own handlers are no use for
 those, because they only set a flag and return to the instruction that faults again. This handler writes the kernel's
@@ -6,9 +6,13 @@ those, because they only set a flag and return to the instruction that faults ag
 
 * A signal that somebody sent (`kill`, a hang-up, a resource limit): the handler returns, and the interrupted code goes
   on until the loop, a moment later, ends everything.
-* A fault (SIGILL, SIGBUS, SIGSEGV or SIGSYS, raised by the kernel): there is nothing to return to. The handler sleeps,
-  and the loop, on its own thread, has the last word. If it says nothing for two seconds, because the fault hit the
-  loop's own thread or whoever holds the interpreter lock, the handler exits with the right code, unheard.
+* A fault (SIGILL, SIGBUS or SIGSEGV, raised by the kernel): there is nothing to return to. The handler sleeps, and the
+  loop, on its own thread, has the last word. If it says nothing for two seconds, because the fault hit the loop's own
+  thread or whoever holds the interpreter lock, the handler exits with the right code, unheard.
+* A system call that a seccomp filter trapped (SIGSYS, from the kernel): it did not happen, so it failed, with EPERM.
+  The handler returns, the code around the call copes or raises, and the loop ends everything a moment later, even if
+  the call was made on its own thread or under the interpreter lock. Whoever goes on trying meanwhile gets the same
+  answer, until the pipe is full; then the handler exits.
 
 All signals are blocked meanwhile, so nothing cuts the sleep short. A seccomp filter judges the handler, too; so it
 makes no system call that Python does not make anyway.
@@ -32,6 +36,7 @@ SOURCE: Final = """
         # void handler(int signo, siginfo_t *info, void *context)
         push    rbx
         mov     rbx, rsi
+        mov     r8, rdx
         mov     edi, [rip + pipe]
         mov     edx, 128
         mov     eax, 1                  # write(pipe, info, sizeof *info)
@@ -40,7 +45,14 @@ SOURCE: Final = """
         cmp     dword ptr [rbx + 8], 0  # info->si_code is positive if the kernel means it
         jle     return
         mov     ecx, [rbx]              # info->si_signo
-        mov     eax, 0x80000890         # the faults: bits 4, 7, 11 and 31
+        cmp     ecx, 31                 # SIGSYS: a filter trapped a system call
+        jne     fault
+        test    rax, rax
+        js      exit                    # the pipe is full: nobody reads it any more
+        mov     qword ptr [r8 + 144], -1  # context->uc_mcontext.gregs[REG_RAX] = -EPERM
+        jmp     return
+fault:
+        mov     eax, 0x890              # the faults: bits 4, 7 and 11
         bt      eax, ecx
         jnc     return
 
@@ -52,6 +64,7 @@ SOURCE: Final = """
         mov     r10, rsp                # for 2 s and 0 ns
         mov     eax, 202                # futex
         syscall
+exit:
         mov     ecx, [rbx]
         lea     rdx, [rip + exit_codes]
         movzx   edi, byte ptr [rdx + rcx]
@@ -61,19 +74,20 @@ return:
         pop     rbx
         ret
 
-        .org    0x60
+        .org    0x80
 exit_codes:
         .skip   32
 pipe:
 """
 
 CODE: Final = bytes.fromhex(
-    "534889f38b3d76000000ba80000000b8010000000f05837b08007e3a8b0bb890"
-    "0800800fa3c8732e6a006a02488d7c2408be8000000031d24989e2b8ca000000"
-    "0f058b0b488d15150000000fb63c0ab8e70000000f055bc3"
+    "534889f34989d08b3d93000000ba80000000b8010000000f05837b08007e518b"
+    "0b83f91f75124885c0783149c78090000000ffffffffeb38b8900800000fa3c8"
+    "732e6a006a02488d7c2408be8000000031d24989e2b8ca0000000f058b0b488d"
+    "151b0000000fb63c0ab8e70000000f055bc3"
 )
-EXIT_CODES_AT: Final = 0x60
-PIPE_AT: Final = 0x80
+EXIT_CODES_AT: Final = 0x80
+PIPE_AT: Final = 0xA0
 
 
 def handle(signals: Iterable[int], pipe: int, exit_codes: Mapping[int, int]) -> None:

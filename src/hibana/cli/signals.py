@@ -30,6 +30,9 @@ _HARMLESS: Final = (34, 35)  # SIGRTMIN as glibc and as musl count
 _SIGINFO: Final = Struct("<iii12xi100x")  # siginfo_t: signo, errno, code; for SIGSYS the number of the system call
 _SYS_SECCOMP: Final = 1
 
+_pipes: Final[list[int]] = []
+"""Where the handler's end of the pipe leads to, once it is installed."""
+
 
 class EventLoop(Protocol):
     """What reads what the handler writes."""
@@ -51,7 +54,18 @@ def install(loop: EventLoop) -> None:
         handle((*_EXIT_CODES, signal.SIGPIPE), handlers_end, _EXIT_CODES)
     except OSError as error:
         raise SignalHandlersError(cause=os_text(error)) from error
-    loop.watch(pipe, lambda: _arrived(os.read(pipe, _SIGINFO.size)))
+    _pipes.append(pipe)
+    loop.watch(pipe, answer)
+
+
+def answer() -> None:
+    """Do what the signals that have arrived ask for; most end the process."""
+    for pipe in _pipes:
+        try:
+            while siginfo := os.read(pipe, _SIGINFO.size):
+                _arrived(siginfo)
+        except BlockingIOError:
+            pass  # that was all
 
 
 def _arrived(siginfo: bytes) -> None:

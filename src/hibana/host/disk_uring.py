@@ -66,8 +66,9 @@ class UringDisk:
 
     def listen(self, on_completed: Callable[[Sequence[Completion]], None]) -> None:
         """Tell results to `on_completed`, where devices live."""
+        if self._on_completed is None:
+            self._home.watch(self._ring.eventfd, self._announced)
         self._on_completed = on_completed
-        self._home.watch(self._ring.eventfd, self._announced)
 
     def submit(self) -> list[Completion]:
         """Hand over what has been asked for; give what the kernel could do at once, which spares the way round."""
@@ -81,6 +82,15 @@ class UringDisk:
             self._ring.submit(wait_for=1)
             completions += self._reap()
         return completions
+
+    def exchange(self, fd: int, size: int) -> None:
+        """Use another open file from now on; nothing may be under way. Raises IoEngineError."""
+        try:
+            self._ring.exchange(fd)
+        except VmmError as error:
+            raise IoEngineError(cause=AsyncEngineError(cause=IoUringError(cause=error))) from error
+        self.size = size
+        self.id = disk_id(fd)
 
     def close(self) -> None:
         """Give the ring back, with nothing under way. Call it where devices live."""

@@ -2,7 +2,9 @@
 
 There is no wrapper in the C library, so the three system calls are made by number. The ring that leaves here can do
 very little: operations on one registered file, from a list given when it is made. It is set up while disabled, then
-restricted, and only then enabled, so that not even we can make it do more (devices.md §5.6).
+restricted, and only then enabled, so that not even we can make it do more (devices.md §5.6). All that can be changed
+later is the file; so a drive keeps its ring when its file is exchanged. That matters because operations on a ring pass
+no seccomp filter: who may make a ring may open files and sockets.
 
 Two queues share one mapping: we put numbers of entries into the submission queue and advance its tail; the kernel puts
 results into the completion queue and advances *its* tail, and says so through an eventfd.
@@ -47,10 +49,12 @@ _OP_SUPPORTED: Final = 1 << 0
 
 _REGISTER_FILES: Final = 2
 _REGISTER_EVENTFD: Final = 4
+_REGISTER_FILES_UPDATE: Final = 6
 _REGISTER_PROBE: Final = 8
 _REGISTER_RESTRICTIONS: Final = 11
 _REGISTER_ENABLE_RINGS: Final = 12
 
+_RESTRICTION_REGISTER_OP: Final = 0
 _RESTRICTION_SQE_OP: Final = 1
 _RESTRICTION_SQE_FLAGS_REQUIRED: Final = 3
 
@@ -63,6 +67,7 @@ _PROBE_HEADER: Final = Struct("=BB14x")  # io_uring_probe: last operation, how m
 _PROBE_OP: Final = Struct("=BBHI")  # io_uring_probe_op: operation, reserved, flags, reserved
 _PROBED: Final = 256
 _FD: Final = Struct("=i")
+_FILES_UPDATE: Final = Struct("=I4xQ")  # io_uring_files_update: first index, where the descriptors are
 _SQE: Final = Struct("=BBHiQQIIQ24x")  # io_uring_sqe: opcode, flags, ioprio, fd, off, addr, len, op flags, user_data
 _CQE: Final = Struct("=QiI")  # io_uring_cqe: user_data, res, flags
 
@@ -162,6 +167,14 @@ class Ring:
         words[self._cq_head] = head
         return results
 
+    def exchange(self, file: int) -> None:
+        """Work on another open file from now on; nothing may be under way. Raises IoUringFileError."""
+        fds = ctypes.create_string_buffer(_FD.pack(file))
+        try:
+            _call(_REGISTER, self._fd, _REGISTER_FILES_UPDATE, _FILES_UPDATE.pack(0, ctypes.addressof(fds)), 1)
+        except OSError as error:
+            raise IoUringFileError(cause=os_text(error)) from error
+
     def close(self) -> None:
         """Give everything back to the kernel; nothing may be under way."""
         self._words.release()
@@ -176,6 +189,7 @@ class Ring:
     def _restrict(self, file: int, operations: Sequence[int]) -> None:
         rules = [_RESTRICTION.pack(_RESTRICTION_SQE_OP, operation, 0) for operation in operations]
         rules.append(_RESTRICTION.pack(_RESTRICTION_SQE_FLAGS_REQUIRED, _SQE_FIXED_FILE, 0))
+        rules.append(_RESTRICTION.pack(_RESTRICTION_REGISTER_OP, _REGISTER_FILES_UPDATE, 0))
         for code, argument, count, failure in (
             (_REGISTER_EVENTFD, _FD.pack(self.eventfd), 1, IoUringEventFdError),
             (_REGISTER_RESTRICTIONS, b"".join(rules), len(rules), IoUringRestrictionsError),

@@ -6,7 +6,7 @@ takes `-0` for an integer, so for records it is not even asked; a request's body
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -25,7 +25,7 @@ from hibana.serde.reader import (
     Reader,
     described,
 )
-from hibana.serde.shapes import TEXT, Converted, Integer, Untagged, Wording
+from hibana.serde.shapes import TEXT, Converted, Integer, Tagged, Untagged, Wording
 
 T = TypeVar("T")
 Decoder = Callable[[Reader], Any]
@@ -91,7 +91,7 @@ def _make(kind: Any) -> Decoder:
         (present,) = (each for each in arguments if each not in (NoneType, msgspec.UnsetType))
         return _optional(decoder_for(present))
     if origin is Literal:
-        return _variant(arguments)
+        return _variant(dict.fromkeys(arguments))
     if origin is list:
         return _sequence(decoder_for(arguments[0]))
     if origin is dict:
@@ -110,6 +110,8 @@ def _annotated(plain: Any, shape: object) -> Decoder:
         return _text(shape)
     if isinstance(shape, Converted):
         return _converted(shape)
+    if isinstance(shape, Tagged):
+        return _variant({word: value and decoder_for(value) for word, value in shape.variants})
     assert isinstance(shape, Untagged)
     return _untagged(shape, [decoder_for(each) for each in get_args(plain)])
 
@@ -170,36 +172,45 @@ def _optional(present: Decoder) -> Decoder:
     return read
 
 
-def _variant(names: tuple[str, ...]) -> Decoder:
+def _variant(variants: Mapping[str, Decoder | None]) -> Decoder:
     def name(reader: Reader) -> str:
         if reader.peek() != QUOTE:
             raise reader.unexpected("variant identifier")
         found = reader.string()
-        if found not in names:
-            raise reader.error(f"unknown variant `{found}`, expected {_one_of(names)}")
+        if found not in variants:
+            raise reader.error(f"unknown variant `{found}`, expected {_one_of(tuple(variants))}")
         return found
 
-    def read(reader: Reader) -> str:
+    def read(reader: Reader) -> object:
         code = reader.peek()
         if code == OPEN_BRACE:
             return tagged(reader)
         if code != QUOTE:
             raise reader.peek_error("EOF while parsing a value" if code == END else "expected value")
-        return name(reader)
+        found = name(reader)
+        if variants[found]:
+            raise Complaint("invalid type: unit variant, expected newtype variant")
+        return found
 
-    def tagged(reader: Reader) -> str:
-        """Read `{"Name": null}`, the long way to write a variant."""
+    def tagged(reader: Reader) -> object:
+        """Read `{"name": value}`, or `{"name": null}`, the long way to write a variant without a value."""
         reader.open()
         found = name(reader)
         reader.colon()
-        if reader.peek() != ord("n"):
-            raise reader.unexpected("unit")
-        reader.word(b"null")
+        value = content(reader, variants[found])
         code = reader.peek()
         if code != CLOSE_BRACE:
             raise reader.error("EOF while parsing an object" if code == END else "expected value")
         reader.close(CLOSE_BRACE)
-        return found
+        return (found, value) if variants[found] else found
+
+    def content(reader: Reader, decoder: Decoder | None) -> object:
+        if decoder:
+            return decoder(reader)
+        if reader.peek() != ord("n"):
+            raise reader.unexpected("unit")
+        reader.word(b"null")
+        return None
 
     return read
 

@@ -5,7 +5,7 @@ annotation. Ranges that the *machine* demands (1 to 32 vCPUs) do not belong here
 """
 
 from collections.abc import Callable
-from typing import Annotated, Final, NamedTuple, TypeAlias
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
@@ -39,6 +39,15 @@ class Untagged(NamedTuple):
     """The first alternative that fits; when none does, the complaint has only this name."""
 
     name: str
+
+
+class Tagged(NamedTuple):
+    """One of several words, some of which come with a value: `"allow"`, `{"errno": 1}`; read as word or (word, value).
+
+    `variants` are words, each with the type of its value or None.
+    """
+
+    variants: tuple[tuple[str, Any], ...]
 
 
 U8: TypeAlias = Annotated[int, Integer("u8", 0, (1 << 8) - 1)]

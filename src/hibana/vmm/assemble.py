@@ -5,6 +5,7 @@ that order decides addresses, interrupt lines and which error a user sees first.
 """
 
 import os
+from functools import partial
 
 from hibana.boot.cmdline import Cmdline
 from hibana.boot.system import Images, describe_machine, load_images
@@ -37,6 +38,7 @@ from hibana.memory import layout
 from hibana.memory.allocator import Pools
 from hibana.memory.guest import GuestMemory, HugePages
 from hibana.observe import log
+from hibana.seccomp.install import install
 from hibana.units import MIB
 from hibana.vmm.attached import AttachedDrive, AttachedInterface, entropy_device, limit
 from hibana.vmm.blueprint import Blueprint
@@ -60,7 +62,7 @@ def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_en
     except VmmError:
         memory.close()
         raise
-    machine = Machine(vm, memory, on_end, devices)
+    machine = Machine(vm, memory, on_end, partial(install, plan.vcpu_filters), devices)
     home = Home(loop, machine.post_to_devices, machine.visit_devices if devices else None)
     try:
         images = load_images(memory, plan.kernel_fd, plan.initrd_fd)

@@ -63,10 +63,12 @@ class AttachedDrive:
         self._disk.close()
 
     def _exchange(self, fd: int, size: int) -> None:
-        former = self._disk
-        self._disk = self._open(fd, size)
+        self.device.drain()
+        try:
+            self._disk.exchange(fd, size)
+        except IoEngineError as error:
+            raise VirtioDriveError(cause=error) from error
         self.device.replace_disk(self._disk)
-        former.close()
 
     def _open(self, fd: int, size: int) -> FileDisk | UringDisk:
         if self._drive.config.io_engine != "Async":

@@ -28,3 +28,4 @@ class Blueprint(NamedTuple):
     drives: Sequence[Drive] = ()
     interfaces: Sequence[Interface] = ()
     entropy: EntropyDeviceConfig | None = None
+    vcpu_filters: Sequence[bytes] = ()

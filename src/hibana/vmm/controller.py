@@ -10,8 +10,17 @@ from hibana.config.resources import Resources
 from hibana.config.snapshot import LoadSnapshotConfig
 from hibana.devices import boot_timer
 from hibana.devices.mmds.store import Store
-from hibana.errors import LoadSnapshotNotHere, NoKernelConfigured, StartInternalError, VmmError
+from hibana.errors import (
+    Fatal,
+    LoadSnapshotNotHere,
+    NoKernelConfigured,
+    StartInternalError,
+    VmmError,
+    VmmFilterError,
+)
 from hibana.observe import log, metrics
+from hibana.seccomp.filters import Choice, Filters, unfiltered
+from hibana.seccomp.install import install
 from hibana.vmm.blueprint import Blueprint
 from hibana.vmm.engines import choose_engine
 from hibana.vmm.machine import EXIT_OK, Machine
@@ -25,6 +34,7 @@ class Circumstances(NamedTuple):
 
     engine: str
     boot_timer: bool
+    filters: Choice = unfiltered
 
 
 class Controller:
@@ -64,14 +74,15 @@ class Controller:
         plan = self._plan()
         log.debug("event_start: build microvm for boot")
         engine = choose_engine(self._circumstances.engine)
+        filters = self._circumstances.filters(engine.name)
+        plan = plan._replace(vcpu_filters=filters.vcpu)
         machine = assemble(plan, engine, self._loop, started, self._guest_ended)
         log.debug("event_end: build microvm for boot")
         log.debug("event_start: boot microvm")
-        _set_going(machine)
+        self._set_going(machine, filters)
         log.debug("event_end: boot microvm")
         self._machine = machine
         self._running = Running(machine, self._resources, self._store)
-        metrics.start_timer(self._loop, paused=lambda: machine.paused)
 
     def close(self) -> None:
         """End the microVM, if there is one, and close what has been opened for it. Raises VcpusDoNotAnswer."""
@@ -103,6 +114,22 @@ class Controller:
             entropy=self._resources.entropy,
         )
 
+    def _set_going(self, machine: Machine, filters: Filters) -> None:
+        """Let a new microVM run; one that cannot leaves nothing behind.
+
+        What comes after the filter may import nothing: it could not be found any more.
+        """
+        try:
+            machine.start()
+            metrics.start_timer(self._loop, paused=lambda: machine.paused)
+            _confine(filters)
+            machine.resume()
+        except Fatal:
+            raise
+        except VmmError as error:
+            machine.close()
+            raise StartInternalError(cause=error) from error
+
     def _restore(self, config: LoadSnapshotConfig) -> None:
         raise LoadSnapshotNotHere
 
@@ -115,11 +142,9 @@ class Controller:
         self._loop.stop()
 
 
-def _set_going(machine: Machine) -> None:
-    """Let a new microVM run; one that cannot leaves nothing behind."""
+def _confine(filters: Filters) -> None:
+    """Filter the thread of the loop, which is the calling one."""
     try:
-        machine.start()
-        machine.resume()
+        install(filters.loop)
     except VmmError as error:
-        machine.close()
-        raise StartInternalError(cause=error) from error
+        raise VmmFilterError(cause=error) from error

@@ -53,8 +53,18 @@ class ChangeableInterface(Protocol):
 class Machine:
     """A microVM whose parts have been put together; it starts paused."""
 
-    def __init__(self, vm: Vm, memory: GuestMemory, on_end: EndHandler, devices: DeviceThread | None = None) -> None:
-        """Take over the engine's VM and the RAM; devices live on the first runner's thread if they have no other."""
+    def __init__(
+        self,
+        vm: Vm,
+        memory: GuestMemory,
+        on_end: EndHandler,
+        confine: Callable[[], None],
+        devices: DeviceThread | None = None,
+    ) -> None:
+        """Take over the engine's VM and the RAM.
+
+        Each vCPU thread begins with `confine`. Devices live on the first runner's thread if they have no other.
+        """
         self._vm = vm
         self._memory = memory
         self._on_end = on_end
@@ -70,7 +80,7 @@ class Machine:
         self._kept: list[Callable[[], None]] = []
         """What was posted to devices while they rest; both live where the devices do."""
         self.threads: Sequence[VcpuThread] = [
-            VcpuThread(index, runner, self._stopped) for index, runner in enumerate(vm.runners)
+            VcpuThread(index, runner, self._stopped, confine) for index, runner in enumerate(vm.runners)
         ]
         self._devices: DeviceThread = devices or self.threads[0]
 
@@ -95,7 +105,10 @@ class Machine:
         self._closers.append(closer)
 
     def start(self) -> None:
-        """Start the vCPU threads and connect the host ends; the guest stays paused. Raises VcpuThreadError."""
+        """Start the vCPU threads and connect the host ends; the guest stays paused.
+
+        Raises VcpuThreadError, VcpuFilterError.
+        """
         for thread in self.threads:
             thread.start()
         for starter in self._starters:

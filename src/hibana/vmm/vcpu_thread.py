@@ -15,8 +15,9 @@ from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 
 from hibana.engine.interface import Reason, Runner, Stop
-from hibana.errors import VcpusDoNotAnswer, VcpuThreadError
+from hibana.errors import VcpuFilterError, VcpusDoNotAnswer, VcpuThreadError
 from hibana.observe import log
+from hibana.observe.failure import described
 
 T = TypeVar("T")
 
@@ -28,23 +29,33 @@ _NO_MORE_THREADS: Final = "Resource temporarily unavailable (os error 11)"  # al
 class VcpuThread:
     """The thread `fc_vcpu N`, created paused."""
 
-    def __init__(self, index: int, runner: Runner, on_stop: Callable[[Stop], None]) -> None:
-        """Prepare the thread; `on_stop` is called on it when the guest has ended by itself."""
+    def __init__(
+        self, index: int, runner: Runner, on_stop: Callable[[Stop], None], confine: Callable[[], None]
+    ) -> None:
+        """Prepare the thread.
+
+        `confine` is called on it before anything else, and may fail; `on_stop` when the guest has ended by itself.
+        """
         self.name = f"fc_vcpu {index}"
+        self._index = index
+        self._confine = confine
         self._runner = runner
         self._on_stop = on_stop
         self._tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._confined: SimpleQueue[Exception | None] = SimpleQueue()
         self._running = False
         self._ended = False
         self._finished = False
         self._thread = threading.Thread(target=self._main, name=self.name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread; the guest stays paused until `resume`. Raises VcpuThreadError."""
+        """Start the thread; the guest stays paused until `resume`. Raises VcpuThreadError, VcpuFilterError."""
         try:
             self._thread.start()
         except RuntimeError as error:
             raise VcpuThreadError(cause=_NO_MORE_THREADS) from error
+        if failure := self._confined.get():
+            raise VcpuFilterError(index=self._index, cause=failure) from failure
 
     def post(self, task: Callable[[], None]) -> None:
         """Run a task on this thread soon. Safe from any thread; an exception in it ends the microVM."""
@@ -107,13 +118,17 @@ class VcpuThread:
     def _main(self) -> None:
         name_thread(self.name)
         log.set_thread_name(self.name)
+        try:
+            self._confine()
+        except Exception as error:
+            self._confined.put(error)
+            return
+        self._confined.put(None)
         while not self._finished:
             try:
                 self._work()
-            except Exception:  # ours: a task or a device has a bug; the VMM reports it and shuts down in order
-                from traceback import format_exc  # 7 ms that nobody else has to wait for
-
-                self._stopped(Stop(Reason.FAILED, format_exc()))
+            except Exception as error:  # ours: a task or a device has a bug; the VMM reports it and shuts down in order
+                self._stopped(Stop(Reason.FAILED, described(error)))
 
     def _work(self) -> None:
         if not self._running:

@@ -14,6 +14,7 @@ from hibana.errors import (
     CreateSnapshotError,
     DriveError,
     EntropyError,
+    Fatal,
     InternalVmmError,
     LoadSnapshotError,
     LoggerError,
@@ -108,7 +109,7 @@ RULES: Final[dict[str, Rule]] = {
 def perform(actor: object, call: Call, started: bool) -> object:
     """Let `actor` carry out a call and give its answer, if it has one.
 
-    Raises ActionError: NotBeforeStart, NotAfterStart, or the verb's wrapper around the failure.
+    Raises ActionError: NotBeforeStart, NotAfterStart, or the verb's wrapper around the failure; or Fatal.
     """
     rule = RULES[call.verb]
     wrapper = rule.after if started else rule.before
@@ -118,7 +119,7 @@ def perform(actor: object, call: Call, started: bool) -> object:
     try:
         answer: object = method(*call.arguments)
         return answer
-    except ActionError:
+    except (ActionError, Fatal):
         raise
     except MmdsDoesNotFit as error:
         raise MmdsLimitError(cause=error) from error  # has a status of its own

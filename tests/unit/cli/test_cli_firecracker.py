@@ -20,12 +20,13 @@ from hibana.errors import (
     InvalidNumber,
     LoggerInitError,
     MetricsStartError,
-    SeccompFilterNotHere,
+    SeccompError,
     SnapshotFormatNotHere,
     UnknownEngine,
     VmmError,
 )
 from hibana.observe import log, metrics
+from hibana.seccomp.filters import Choice
 
 
 class Started(NamedTuple):
@@ -57,7 +58,9 @@ class World:
     def note(self, what: str) -> Any:
         return lambda *_: self.story.append(what)
 
-    def session(self, options: Options, engine: str, numbers: Numbers, loop: Loop, listener: object) -> "World":
+    def session(
+        self, options: Options, engine: str, numbers: Numbers, filters: Choice, loop: Loop, listener: object
+    ) -> "World":
         self._given = (engine, numbers, listener)
         return self
 
@@ -112,7 +115,7 @@ def test_without_an_api_nobody_listens(world: World, tmp_path: Path) -> None:
         (["--describe-snapshot", "f"], SnapshotFormatNotHere),
         (["--id", "_"], InvalidInstanceId),
         (["--level", "loud"], InvalidLogLevel),
-        (["--seccomp-filter", "f"], SeccompFilterNotHere),
+        (["--seccomp-filter", "f"], SeccompError),
         (["--enable-pci"], EnablePciNotHere),
         (["--engine", "qvm"], UnknownEngine),
         (["--config-file", "/nowhere"], FileUnreadable),

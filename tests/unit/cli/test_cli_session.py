@@ -19,6 +19,7 @@ from hibana.engine.interface import SHUTDOWN, Bus
 from hibana.errors import BuildFromJsonError, MetadataFileError, MetadataPanic, StoppedWithError
 from hibana.observe.metrics_groups import METRICS
 from hibana.sdk.machine import ApiError, Machine
+from hibana.seccomp.filters import unfiltered
 from hibana.testing.engine import FakeEngine, Step
 from hibana.vmm import controller
 from tests.unit.boot.images import ENTRY, Load, elf
@@ -46,7 +47,9 @@ class Stage:
         engine = FakeEngine(guest)
         self._monkeypatch.setattr(controller, "choose_engine", lambda name: engine)
         listener = listen(self.socket) if api else None
-        self._sessions.append(Session(flags.parse([]), "fake", numbers or Numbers(1000, limit), Loop(), listener))
+        self._sessions.append(
+            Session(flags.parse([]), "fake", numbers or Numbers(1000, limit), unfiltered, Loop(), listener)
+        )
         return self._sessions[-1]
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from hibana.config.rate_limit import RateLimiterConfig, TokenBucketConfig
 from hibana.config.resources import Resources
 from hibana.devices.mmds.store import Store
 from hibana.devices.virtio.block_request import IN, OK
-from hibana.errors import ActionError, IoUringSetupError, VirtioDriveError
+from hibana.errors import ActionError, IoUringFileError, VirtioDriveError
 from hibana.host import io_uring
 from hibana.observe.metrics_groups import METRICS
 from hibana.testing.disk import grant_async
@@ -186,16 +186,16 @@ def test_a_read_only_drive_stays_read_only(tmp_path: Path) -> None:
     bench.close()
 
 
-def test_a_host_that_has_come_to_forbid_io_uring_leaves_the_drive_as_it_was(
+def test_a_ring_that_takes_no_other_file_leaves_the_drive_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(tmp_path, io_engine="Async")
     before = open_files()
     with monkeypatch.context() as patched:
-        patched.setattr(io_uring, "_setup", _refusing_setup)
+        patched.setattr(io_uring.Ring, "exchange", _refuse)
         assert bench.refusal(path_on_host=str(bench.images["b"])) == (
             "Drive config error: Unable to patch the block device: Block: Virtio backend error: Error coming from the"
-            " IO engine: Async error: IoUring: Error calling io_uring_setup: Operation not permitted (os error 1)"
+            " IO engine: Async error: IoUring: Could not register file: Operation not permitted (os error 1)"
             " Please verify the request arguments."
         )
     assert open_files() == before
@@ -203,8 +203,8 @@ def test_a_host_that_has_come_to_forbid_io_uring_leaves_the_drive_as_it_was(
     bench.close()
 
 
-def _refusing_setup(_: int) -> None:
-    raise IoUringSetupError(cause="Operation not permitted (os error 1)")
+def _refuse(_ring: io_uring.Ring, _file: int) -> None:
+    raise IoUringFileError(cause="Operation not permitted (os error 1)")
 
 
 @pytest.mark.parametrize(("cache_type", "flushes"), [("Unsafe", 0), ("Writeback", 1)])

@@ -39,7 +39,7 @@ class Rig:
         self.ended = threading.Event()
         self.memory = GuestMemory(MIB)
         self.vm = FakeEngine(*guests).create_vm(self.memory, max(1, len(guests)), RecordingBus())
-        self.machine = Machine(self.vm, self.memory, self.ended.set)
+        self.machine = Machine(self.vm, self.memory, self.ended.set, lambda: None)
 
     def wait_for_end(self) -> None:
         assert self.ended.wait(PATIENCE_S)

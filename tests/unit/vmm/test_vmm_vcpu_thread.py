@@ -27,7 +27,7 @@ class Guest:
         self.runner = FakeRunner(itertools.chain(steps, endless), self.bus)
         self.stops: list[Stop] = []
         self.reported = threading.Event()
-        self.thread = VcpuThread(0, self.runner, self._stopped)
+        self.thread = VcpuThread(0, self.runner, self._stopped, lambda: None)
         self.thread.start()
 
     @property
@@ -210,7 +210,7 @@ def test_an_exception_in_a_task_is_a_failure_and_is_reported_once(guests: list[G
     guest.thread.post(broken)
     guest.settle()
     assert [stop.reason for stop in guest.stops] == [Reason.FAILED]
-    assert guest.stops[0].detail.endswith("ZeroDivisionError: a bug\n")
+    assert guest.stops[0].detail.endswith("ZeroDivisionError: a bug")
 
 
 def test_an_engine_that_raises_has_failed(guests: list[Guest], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +284,7 @@ def test_finishing_does_what_was_posted_before(running: bool) -> None:
 
 
 def test_finishing_a_thread_that_was_never_started_is_nothing() -> None:
-    VcpuThread(0, FakeRunner((), RecordingBus()), lambda stop: None).finish()
+    VcpuThread(0, FakeRunner((), RecordingBus()), lambda stop: None, lambda: None).finish()
 
 
 def test_a_thread_that_will_not_finish_is_reported(guests: list[Guest], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +304,7 @@ def test_a_host_without_room_for_a_thread_says_so(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading, "_start_new_thread", refuse)
-    thread = VcpuThread(0, FakeRunner((), RecordingBus()), lambda stop: None)
+    thread = VcpuThread(0, FakeRunner((), RecordingBus()), lambda stop: None, lambda: None)
     with pytest.raises(VcpuThreadError, match="Resource temporarily unavailable"):
         thread.start()
     thread.finish()

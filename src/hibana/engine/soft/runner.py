@@ -12,6 +12,7 @@ happens between the two is seen in the next round at the latest.
 """
 
 import _thread
+import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -22,6 +23,7 @@ from hibana.engine.soft.interrupts import Interrupts
 from hibana.engine.soft.processor import Processor
 from hibana.engine.soft.vcpu import INTERRUPT_FLAG, SoftVcpu
 from hibana.engine.state import HALTED, INIT_RECEIVED, RUNNABLE, UNINITIALIZED
+from hibana.observe.failure import described
 
 SLICE_NS: Final = 2_000_000
 
@@ -178,9 +180,9 @@ class SoftRunner:
 
     def fail(self) -> None:
         """End `run` with FAILED because of the exception being handled: a device broke."""
-        from traceback import format_exc  # 7 ms that nobody else has to wait for
-
-        self._failure = self._failure or format_exc()
+        error = sys.exception()
+        assert error
+        self._failure = self._failure or described(error)
         self._leave()
 
     def _leave(self) -> None:

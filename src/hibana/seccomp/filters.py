@@ -1,0 +1,140 @@
+"""Which filters the threads of a VMM get: ours for the engine, the user's, or none.
+
+In the reference the API server is a thread. Here it shares the thread of the event loop with the VMM proper, so that
+thread gets the programs of both categories in one: what a rule of `api` matches is answered by `api`, all else by
+`vmm`. Without an API there is only `vmm`.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, NamedTuple
+
+from hibana.errors import (
+    FilterFileBroken,
+    FilterFileError,
+    FilterFileTooLarge,
+    FilterFormatError,
+    FilterReadError,
+    InvalidThreadCategories,
+    MissingThreadCategory,
+    SeccompError,
+    VmmError,
+    os_text,
+)
+from hibana.seccomp import bpf
+from hibana.seccomp.bpf import Instruction, Label, Step
+from hibana.seccomp.container import SIZE_LIMIT, Program, read
+
+VMM: Final = "vmm"
+API: Final = "api"
+VCPU: Final = "vcpu"
+_CATEGORIES: Final = (VMM, API, VCPU)
+
+_TGKILL: Final = 234  # on x86-64, as all of our own filters
+
+
+class Filters(NamedTuple):
+    """Programs for each kind of thread; without any, it is not filtered."""
+
+    loop: tuple[bytes, ...] = ()
+    vcpu: tuple[bytes, ...] = ()
+
+
+Choice = Callable[[str], Filters]
+"""Gives the filters for the engine of a name."""
+
+
+def unfiltered(engine: str) -> Filters:
+    """Filter nothing (`--no-seccomp`)."""
+    return Filters()
+
+
+def from_file(path: str, *, api: bool) -> Choice:
+    """Take the user's filters, whatever the engine (`--seccomp-filter`). Raises SeccompError."""
+    try:
+        filters = _combined(_checked(_read(path)), api)
+    except VmmError as error:
+        raise SeccompError(cause=error) from error
+    return lambda engine: filters
+
+
+def built_in(*, api: bool) -> Choice:
+    """Take ours for the engine; they are loaded when it is known."""
+    return partial(_built_in, api=api)
+
+
+def _built_in(engine: str, *, api: bool) -> Filters:
+    from hibana.seccomp.builtin import FILTERS  # not before the socket is there
+
+    loop, vcpu = _combined(read(FILTERS[engine]), api)
+    own = own_signals(os.getpid())
+    return Filters((own, *loop), (own, *vcpu))  # ours allow no further filter
+
+
+def _read(path: str) -> dict[str, Program]:
+    content = _content(path)
+    if len(content) > SIZE_LIMIT:
+        raise FilterFormatError(cause=FilterFileTooLarge(size=len(content)))
+    try:
+        return read(content)
+    except FilterFileBroken as error:
+        raise FilterFormatError(cause=error) from error
+
+
+def _content(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise FilterFileError(cause=os_text(error)) from error
+    try:
+        with open(fd, "rb") as file:
+            return file.read(SIZE_LIMIT + 1)
+    except OSError as error:
+        raise FilterFormatError(cause=FilterReadError(cause=os_text(error))) from error
+
+
+def _checked(programs: Mapping[str, Program]) -> dict[str, Program]:
+    found = {category.lower(): program for category, program in programs.items()}
+    if unknown := [category for category in found if category not in _CATEGORIES]:
+        raise InvalidThreadCategories(names=",".join(unknown))
+    for category in _CATEGORIES:
+        if category not in found:
+            raise MissingThreadCategory(name=category)
+    return found
+
+
+def _combined(programs: Mapping[str, Program], api: bool) -> Filters:
+    vmm, vcpu = programs[VMM].code, programs[VCPU].code
+    loop = chained(programs[API], vmm) if api else vmm
+    return Filters((loop,) if loop else (), (vcpu,) if vcpu else ())
+
+
+def chained(first: Program, then: bytes) -> bytes:
+    """Make one program of two: the second one answers where no rule of the first one matches."""
+    if not first.code or not then:
+        return b""
+    head = bpf.unpack(first.code)
+    for at, instruction in enumerate(head):
+        if instruction.code == bpf.RETURN and instruction.k == first.default:
+            head[at] = Instruction(bpf.JUMP, 0, 0, len(head) - at - 1)
+    return bpf.pack(head) + then
+
+
+def own_signals(process: int) -> bytes:
+    """Make a program that traps signals to other processes; a policy cannot say that, for it knows no process."""
+    fine, kill = Label(), Label()
+    return bpf.pack(
+        bpf.assemble(
+            [
+                Step(bpf.LOAD, bpf.NUMBER),
+                Step(bpf.JUMP_EQUAL, _TGKILL, otherwise=fine),
+                Step(bpf.LOAD, bpf.ARGUMENTS),
+                Step(bpf.JUMP_EQUAL, process, fine, kill),
+                kill,
+                Step(bpf.RETURN, bpf.TRAP),
+                fine,
+                Step(bpf.RETURN, bpf.ALLOW),
+            ]
+        )
+    )
