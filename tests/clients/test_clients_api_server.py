@@ -203,7 +203,8 @@ def test_pythons_own_client_keeps_one_connection(api: ApiProcess) -> None:
 def test_curl_sends_a_body_it_has_to_ask_permission_for(api: ApiProcess) -> None:
     command = ["curl", "-sS", "-w", "%{http_code}", "--unix-socket", api.path, "-X", "PUT", "-T", "-"]
     command += ["-H", "Expect: 100-continue", "-H", f"Content-Length: {len(MMDS)}", "-H", "Transfer-Encoding:"]
-    run = subprocess.run([*command, "http://localhost/mmds"], input=MMDS, capture_output=True, timeout=PATIENCE_S, check=True)
+    command += ["http://localhost/mmds"]
+    run = subprocess.run(command, input=MMDS, capture_output=True, timeout=PATIENCE_S, check=True)
     assert run.stdout == b"204"
 
 

@@ -29,6 +29,9 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, epoll
+from typing import Final
+
+_LONGEST_WAIT_S: Final = 1_000_000.0  # epoll counts milliseconds in 31 bits: 24 days
 
 
 class Timer:
@@ -124,7 +127,7 @@ class Loop:
     def _time_to_wait(self) -> float | None:
         if not self._timers:
             return None
-        return max(0.0, self._timers[0][0] - self._clock())
+        return min(max(0.0, self._timers[0][0] - self._clock()), _LONGEST_WAIT_S)
 
     def _call_due_timers(self) -> None:
         now = self._clock()

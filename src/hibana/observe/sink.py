@@ -1,6 +1,7 @@
 """Where lines go: a file, a FIFO or stdout, without ever waiting for a reader."""
 
 import os
+from threading import Lock
 
 
 class Sink:
@@ -9,6 +10,7 @@ class Sink:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._torn = b""
+        self._writing = Lock()  # never held for long: no write waits
 
     @classmethod
     def open(cls, path: str) -> "Sink":
@@ -16,19 +18,21 @@ class Sink:
         return cls(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o666))
 
     def write(self, line: bytes) -> None:
-        """Write a line or raise OSError.
+        """Write a line or raise OSError. Safe from any thread.
 
         A FIFO that is nearly full may take half a long line. The other half goes first next time, so that readers
         never find two lines in one.
         """
-        if self._torn:
-            self._torn = self._torn[os.write(self._fd, self._torn) :]
+        with self._writing:
             if self._torn:
-                raise BlockingIOError
-        self._torn = line[os.write(self._fd, line) :]
+                self._torn = self._torn[os.write(self._fd, self._torn) :]
+                if self._torn:
+                    raise BlockingIOError
+            self._torn = line[os.write(self._fd, line) :]
 
     def redirect(self, other: "Sink") -> None:
         """Take over another sink's destination; lines that other threads are writing go to one or the other."""
-        os.dup2(other._fd, self._fd, inheritable=False)
-        os.close(other._fd)
-        self._torn = b""
+        with self._writing:
+            os.dup2(other._fd, self._fd, inheritable=False)
+            os.close(other._fd)
+            self._torn = b""

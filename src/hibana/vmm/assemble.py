@@ -130,10 +130,10 @@ def _attach_serial(machine: Machine, bus: GuestBus, vm: Vm, loop: Loop, config: 
 
 
 def _limited(output: SerialOutput, config: SerialConfig) -> SerialOutput | RateLimitedOutput:
-    wanted = limit(config.rate_limiter)
-    if wanted is None or not wanted.size or not wanted.refill_time_ms:
+    bucket = config.rate_limiter
+    if bucket is None or not bucket.limits():
         return output
-    return RateLimitedOutput(output, TokenBucket(wanted))
+    return RateLimitedOutput(output, TokenBucket(limit(bucket)))
 
 
 def _open_serial_file(path: str) -> int:

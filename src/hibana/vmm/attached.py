@@ -114,8 +114,10 @@ def limits(config: RateLimiterConfig | None) -> tuple[Limit | None, Limit | None
     """Translate a rate limiter as users write it: bandwidth and operations."""
     if config is None:
         return None, None
-    return limit(config.bandwidth), limit(config.ops)
+    bandwidth, ops = (limit(bucket) if bucket else None for bucket in (config.bandwidth, config.ops))
+    return bandwidth, ops
 
 
-def limit(bucket: TokenBucketConfig | None) -> Limit | None:
-    return Limit(bucket.size, bucket.one_time_burst or 0, bucket.refill_time) if bucket else None
+def limit(bucket: TokenBucketConfig) -> Limit:
+    """Translate one token bucket."""
+    return Limit(bucket.size, bucket.one_time_burst or 0, bucket.refill_time)

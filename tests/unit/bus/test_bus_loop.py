@@ -222,6 +222,13 @@ def test_the_loop_sleeps_until_the_next_timer() -> None:
     loop.close()
 
 
+@pytest.mark.parametrize("seconds", [3e6, 1e9, 1e300])
+def test_a_timer_may_be_further_away_than_the_kernel_can_wait(loop: Loop, seconds: float) -> None:
+    loop.after(seconds, lambda: pytest.fail("not in this life"))
+    loop.call(loop.stop)
+    loop.run()
+
+
 def test_calls_are_made_in_their_order_on_the_thread_of_the_loop(loop: Loop) -> None:
     made: list[tuple[int, int]] = []
 

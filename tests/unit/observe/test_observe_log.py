@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from fcntl import F_SETPIPE_SZ, fcntl
 
@@ -227,6 +228,36 @@ def test_no_line_comes_before_all_of_a_torn_one_is_out(monkeypatch: pytest.Monke
         sink.write(b"lost\n")
     sink.write(b"next\n")
     assert written == b"first line\nnext"
+
+
+def test_lines_of_several_threads_never_mix_however_little_a_fifo_takes() -> None:
+    read_end, write_end = os.pipe2(os.O_NONBLOCK)
+    fcntl(write_end, F_SETPIPE_SZ, 4096)
+    sink = Sink(write_end)
+    talkers = [threading.Thread(target=_talk, args=(sink, letter)) for letter in (b"a", b"b")]
+    for talker in talkers:
+        talker.start()
+    heard = b""
+    while any(talker.is_alive() for talker in talkers):
+        try:
+            heard += os.read(read_end, 1000)
+        except BlockingIOError:
+            time.sleep(0)
+    os.close(read_end)
+    os.close(write_end)
+    whole = heard.split(b"\n")[:-1]
+    assert whole
+    assert {line for line in whole if line not in (b"a" * 6000, b"b" * 6000)} == set()
+
+
+def _talk(sink: Sink, letter: bytes) -> None:
+    written = 0
+    while written < 100:
+        try:
+            sink.write(letter * 6000 + b"\n")  # longer than what a FIFO takes whole or not at all
+            written += 1
+        except BlockingIOError:
+            time.sleep(0)
 
 
 def test_ten_messages_then_one_every_half_second() -> None:

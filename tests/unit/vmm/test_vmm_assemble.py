@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hibana.bus.loop import Loop
+from hibana.config.rate_limit import TokenBucketConfig
 from hibana.config.serial import SerialConfig
 from hibana.devices.boot_timer import Moment
 from hibana.engine.interface import PLAIN, Bus, CpuModel, Engine
@@ -126,6 +127,18 @@ class Reads:
 def test_what_the_guest_says_on_the_serial_port_is_in_the_file(site: Site) -> None:
     site.run(out(0x3F8, *b"hello\n"))
     assert site.serial.read_bytes() == b"hello\n"
+
+
+@pytest.mark.parametrize(
+    ("size", "refill_time", "said"),
+    [(2, 1 << 40, b"he"), (0, 1000, b"hello"), (2, 0, b"hello"), (2, 1 << 63, b"hello")],
+)
+def test_a_limit_on_the_serial_port_counts_unless_it_limits_nothing(
+    size: int, refill_time: int, said: bytes, site: Site
+) -> None:
+    bucket = TokenBucketConfig(size=size, refill_time=refill_time)
+    site.run(out(0x3F8, *b"hello"), serial=SerialConfig(serial_out_path=str(site.serial), rate_limiter=bucket))
+    assert site.serial.read_bytes() == said
 
 
 def test_the_chips_are_at_their_ports_and_nothing_is_beside_them(site: Site) -> None:
