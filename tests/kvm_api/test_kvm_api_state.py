@@ -1,4 +1,4 @@
-"""The state of a vCPU and of the chips: what the kernel gives it takes back, byte for byte, and nothing is forgotten."""
+"""The state of a vCPU and of the chips: what the kernel gives it takes back, byte for byte; nothing is forgotten."""
 
 from struct import Struct, unpack_from
 

@@ -148,7 +148,7 @@ def test_what_is_posted_from_within_a_device_comes_later(vmm: Vmm) -> None:
 
 def test_the_api_reaches_resting_devices(vmm: Vmm) -> None:
     vmm.machine.pause()
-    assert vmm.machine.ask_devices(lambda: threading.current_thread()) is threading.main_thread()
+    assert vmm.machine.ask_devices(threading.current_thread) is threading.main_thread()
     with pytest.raises(ZeroDivisionError):
         vmm.machine.ask_devices(lambda: 1 // 0)
 
@@ -188,5 +188,5 @@ def test_a_bug_in_a_device_that_the_loop_has_called_ends_the_microvm(
 
 def test_a_question_is_answered_at_once_and_under_the_lock(loop: Loop) -> None:
     devices = DeviceLoop(loop)
-    assert devices.ask(lambda: devices.lock.locked()) is True
+    assert devices.ask(devices.lock.locked) is True
     assert not devices.lock.locked()

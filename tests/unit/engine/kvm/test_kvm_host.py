@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -46,7 +47,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     monkeypatch.setattr(host, "DEVICE", os.devnull)
     monkeypatch.setattr(abi, "call", kernel.call)
     monkeypatch.setattr(host, "ioctl", kernel.ioctl)
-    monkeypatch.setattr(host.time, "sleep", lambda seconds: kernel.slept_us.append(round(seconds * 1e6)))
+    monkeypatch.setattr(time, "sleep", lambda seconds: kernel.slept_us.append(round(seconds * 1e6)))
     yield kernel
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -73,7 +74,7 @@ def test_a_device_that_may_not_be_opened_comes_with_a_hint(kernel: Kernel, monke
     def refuse(path: str, flags: int) -> int:
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    monkeypatch.setattr(host.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(
         EngineError,
         match=r"^Kvm error: Error creating KVM object: Permission denied \(os error 13\) Make sure the user launching "

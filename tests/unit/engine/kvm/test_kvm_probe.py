@@ -1,6 +1,7 @@
 """The verdict about a host's KVM, with a clock and a kernel that the test plays."""
 
 import mmap
+import time
 
 import pytest
 
@@ -22,7 +23,7 @@ class Cpu:
         self._round_ns = round_ns
         self._rounds = 0
         self.page = mmap.mmap(-1, mmap.PAGESIZE)
-        monkeypatch.setattr(probe.time, "perf_counter_ns", lambda: self.now)
+        monkeypatch.setattr(time, "perf_counter_ns", lambda: self.now)
         monkeypatch.setattr(registers, "put_regs", self._put_regs)
         monkeypatch.setattr(registers, "get_sregs", self._get_sregs)
         monkeypatch.setattr(registers, "put_sregs", lambda fd, sregs: None)
