@@ -89,7 +89,6 @@ class FakeVmWithDoorbells(FakeVm):
     def __init__(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
         super().__init__(memory, vcpu_count, bus)
         self.doorbells: dict[tuple[int, int], int] = {}
-        self.pauses = 0
 
     def doorbell(self, addr: int, value: int) -> int:
         fd = self.doorbells[addr, value] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -97,9 +96,6 @@ class FakeVmWithDoorbells(FakeVm):
 
     def ring(self, addr: int, value: int) -> None:
         os.eventfd_write(self.doorbells[addr, value], 1)
-
-    def note_pause(self) -> None:
-        self.pauses += 1
 
     def close(self) -> None:
         super().close()

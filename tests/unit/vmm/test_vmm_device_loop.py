@@ -153,15 +153,6 @@ def test_the_api_reaches_resting_devices(vmm: Vmm) -> None:
         vmm.machine.ask_devices(lambda: 1 // 0)
 
 
-def test_the_guests_clock_hears_of_a_pause_once(vmm: Vmm) -> None:
-    vmm.machine.pause()
-    vmm.machine.pause()
-    assert vmm.engine.vm.pauses == 1
-    vmm.machine.resume()
-    vmm.machine.pause()
-    assert vmm.engine.vm.pauses == 2
-
-
 @pytest.mark.parametrize("how", ["visited", "posted", "kept"])
 def test_a_bug_in_a_device_that_the_loop_has_called_ends_the_microvm(
     how: str, vmm: Vmm, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
