@@ -1,12 +1,12 @@
 """Fixtures of the guest tests: an engine, and `boot`, which stops what it started."""
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
+from hibana.engine.kvm.engine import KvmEngine
 from tests.guest.microvm import MicroVm, start
 from tools.dev import places
 
@@ -26,8 +26,10 @@ def artefacts() -> None:
 
 @pytest.fixture(scope="session", params=["soft", "kvm"])
 def engine(request: pytest.FixtureRequest) -> str:
-    if request.param == "kvm" and not find_spec("hibana.engine.kvm"):
-        pytest.skip("this build has no kvm engine yet")
+    if request.param == "kvm":
+        kvm = KvmEngine()
+        if reason := kvm.missing() or kvm.emulates():
+            pytest.skip(f"no kernel boots on the kvm engine here: {reason}")
     return str(request.param)
 
 
