@@ -17,7 +17,7 @@ from hibana.engine.state import CpuidEntry, DebugRegs, Fpu, VcpuEvents, VcpuStat
 from hibana.errors import EngineError
 
 _XCR0: Final = 0
-_MOST_MSRS: Final = 256  # in one request
+_MOST_MSRS: Final = 255  # in one request: the kernel refuses 256 (MAX_IO_MSRS)
 _EVENT_FLAGS_AT: Final = 13  # among the fields of kvm_vcpu_events
 _EVENT_FLAGS: Final = abi.KVM_VCPUEVENT_VALID_NMI_PENDING | abi.KVM_VCPUEVENT_VALID_SHADOW | abi.KVM_VCPUEVENT_VALID_SMM
 
