@@ -37,6 +37,12 @@ def flags(vm: MicroVm) -> list[list[str]]:
     return [line.split(":")[1].split() for line in vm.run("grep ^flags /proc/cpuinfo").split("\n")]
 
 
+def test_the_name_of_the_cpu_is_the_same_on_all_hosts_of_a_kind(boot: Boot, engine: str) -> None:
+    names = {"soft": ("Hibana software CPU",), "kvm": ("AMD EPYC", "Intel(R) Xeon(R) Processor")}[engine]
+    (name,) = boot().run("grep '^model name' /proc/cpuinfo | cut -d: -f2").split("\n")
+    assert name.strip().partition(" @ ")[0] in names
+
+
 def test_vcpus_are_the_cores_of_one_socket(boot: Boot) -> None:
     vm = boot(vcpus=4)
     assert topology(vm, "physical_package_id") == ["0"] * 4

@@ -5,7 +5,6 @@ from struct import Struct, unpack_from
 import pytest
 
 from hibana.engine.kvm import abi, chips
-from hibana.engine.kvm.cpuid import CpuidEntry
 from hibana.engine.state import HALTED
 from hibana.errors import EngineError
 from tests.contract.engine.states import differences
@@ -70,13 +69,7 @@ def test_the_large_xsave_image_begins_like_the_small_one(boot: Boot) -> None:
 
 def test_cpuid_is_what_was_set(boot: Boot) -> None:
     guest = boot("start: mov eax, 1; cpuid; mov eax, ebx; shr eax, 24; END eax; ap_start: hlt", vcpus=3)
-    vcpu = guest.kvm.vcpus[2]
-    most = 256
-    buffer = bytearray(abi.CPUID2.size + most * abi.CPUID_ENTRY2.size)
-    abi.CPUID2.pack_into(buffer, 0, most, 0)
-    abi.call(vcpu.fd, machine.KVM_GET_CPUID2, buffer)
-    entries = [CpuidEntry(*fields) for fields in abi.CPUID_ENTRY2.iter_unpack(buffer[abi.CPUID2.size :])]
-    (leaf,) = [entry for entry in entries if entry.function == 1]
+    (leaf,) = [entry for entry in guest.kvm.vcpus[2].cpuid() if entry.function == 1]
     assert (leaf.ebx >> 24, leaf.ebx >> 16 & 0xFF) == (2, 4)
     assert guest.run() == 0
 
@@ -87,6 +80,22 @@ def test_every_saved_msr_can_be_written_back(boot: Boot) -> None:
     assert len(msrs) > 10
     vcpu.load(vcpu.save())
     assert vcpu.save().msrs.keys() == msrs.keys()
+
+
+def test_msrs_that_are_not_there_are_left_out(boot: Boot) -> None:
+    vcpu = boot("start: END").vcpu
+    nobodys = [0xDEAD0000 + number for number in range(600)]
+    vcpu.force_msrs({0x174: 8, 0x8B: 1 << 63})
+    wanted = [*nobodys[:300], 0x174, *nobodys[300:], 0x8B]
+    assert vcpu.read_msrs(wanted) == {0x174: 8, 0x8B: 1 << 63}
+    assert vcpu.read_msrs([]) == {}
+
+
+def test_msrs_of_a_template_are_saved(boot: Boot) -> None:
+    vcpu = boot("start: END").vcpu
+    assert 0x345 not in vcpu.save().msrs
+    vcpu.force_msrs({0x345: vcpu.read_msrs([0x345])[0x345]})
+    assert 0x345 in vcpu.save().msrs
 
 
 def test_an_msr_that_is_not_there_is_not_taken(boot: Boot) -> None:

@@ -10,7 +10,7 @@ from hibana.bus.loop import Loop
 from hibana.config.entropy import EntropyDeviceConfig
 from hibana.config.serial import SerialConfig
 from hibana.devices import boot_timer
-from hibana.engine.interface import Bus
+from hibana.engine.interface import PLAIN, Bus, CpuModel
 from hibana.engine.kvm.engine import KvmEngine
 from hibana.engine.kvm.vm import KvmVm
 from hibana.memory.guest import GuestMemory
@@ -73,8 +73,8 @@ class WatchedKvm(KvmEngine):
 
     vm: KvmVm
 
-    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> KvmVm:
-        self.vm = super().create_vm(memory, vcpu_count, bus)
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN) -> KvmVm:
+        self.vm = super().create_vm(memory, vcpu_count, bus, model)
         self.memory = memory
         return self.vm
 
@@ -91,9 +91,9 @@ def run_to_its_end(engine: KvmEngine, loop: Loop, folder: Path, vcpus: int) -> M
     code = assemble_code(DRIVER, ENTRY).code
     plan = Blueprint(
         vcpu_count=vcpus,
+        smt=False,
         mem_size_mib=128,
         huge_pages="None",
-        has_cpu_template=False,
         kernel_fd=file_of(elf(Load(ENTRY, code), notes=pvh_note(ENTRY))),
         initrd_fd=None,
         boot_args="",

@@ -20,6 +20,12 @@ OURS = {
     "UnknownEngine": "the reference has one engine and no choice",
     "CpuIsFixed": "likewise",
     "KernelLoadError": "the loader inside the reference has more words than the catalogue",
+    "UnknownCpuVendor": "the catalogue has only its first words",
+    "CpuValueMismatch": "the catalogue has its lines one by one",
+    "VmResourcesError": "the catalogue does not have what cpu-template-helper says about microVMs that cannot be made",
+    "BuildMicrovmError": "likewise",
+    "ToolFileError": "nor about files",
+    "ToolJsonError": "likewise",
 }
 """Sentences that the reference has no counterpart of; so have those whose docstring says when they will be deleted."""
 

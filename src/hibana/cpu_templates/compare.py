@@ -80,9 +80,9 @@ def _narrowed(table: Table, different: dict[Register, int]) -> Table:
     """Keep of each bitmap the bits that are different; what is not in `different` stays as it is."""
     narrowed: Table = {}
     for register, bitmap in table.items():
-        kept = different.get(register, bitmap.filter)
+        kept = bitmap.filter & different.get(register, bitmap.filter)
         if kept:
-            narrowed[register] = RegisterValueFilter(bitmap.filter & kept, bitmap.value & kept)
+            narrowed[register] = RegisterValueFilter(kept, bitmap.value & kept)
     return narrowed
 
 

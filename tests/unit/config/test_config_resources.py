@@ -9,7 +9,7 @@ import pytest
 
 from hibana.config.balloon import BalloonDeviceConfig
 from hibana.config.boot_source import BootSourceConfig
-from hibana.config.cpu import CustomCpuTemplate
+from hibana.config.cpu import CustomCpuTemplate, KvmCapability
 from hibana.config.drive import BlockDeviceConfig
 from hibana.config.entropy import EntropyDeviceConfig
 from hibana.config.machine import DEFAULT, MachineConfig, MachineConfigUpdate
@@ -86,6 +86,19 @@ def test_static_and_custom_templates_replace_each_other(resources: Resources) ->
     assert resources.cpu_template is not None
     resources.patch_machine(MachineConfigUpdate(cpu_template="None"))
     assert resources.cpu_template is None
+
+
+def test_the_template_that_counts_is_the_last_and_one_that_changes_something(resources: Resources) -> None:
+    assert resources.chosen_cpu_template is None
+    resources.put_cpu_template(CustomCpuTemplate())
+    assert resources.chosen_cpu_template is None
+    custom = CustomCpuTemplate([KvmCapability(171, added=True)])
+    resources.put_cpu_template(custom)
+    assert resources.chosen_cpu_template == custom
+    resources.patch_machine(MachineConfigUpdate(cpu_template="T2S"))
+    assert resources.chosen_cpu_template == "T2S"
+    resources.patch_machine(MachineConfigUpdate(cpu_template="None"))
+    assert resources.chosen_cpu_template is None
 
 
 def test_balloon_and_memory_fit_each_other_in_both_directions(resources: Resources) -> None:

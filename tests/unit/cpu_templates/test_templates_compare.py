@@ -45,6 +45,14 @@ def test_what_not_all_have_stays_as_it_is() -> None:
     assert strip([first, second]) == [template(("edx", "11")), template()]
 
 
+def test_what_forces_no_bit_any_more_is_removed() -> None:
+    assert strip([template(("eax", "1x1")), template(("eax", "x11"))]) == [
+        template(("eax", "1xx")),
+        template(("eax", "x1x")),
+    ]
+    assert strip([template(("eax", "xx")), template(("eax", "1x"))]) == [template(), template(("eax", "1x"))]
+
+
 def test_bits_in_which_any_two_differ_stay_in_all() -> None:
     texts = ["1100", "1101", "1001"]
     assert strip([template(("ecx", text)) for text in texts]) == [

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hibana.bus.loop import Loop
+from hibana.config.cpu import CpuidLeafModifier, CustomCpuTemplate
 from hibana.config.rate_limit import TokenBucketConfig
 from hibana.config.serial import SerialConfig
 from hibana.devices.boot_timer import Moment
@@ -306,6 +307,33 @@ class NoEngine(FakeEngine):
 
 def test_an_engine_may_have_no_vm_to_give(site: Site) -> None:
     assert site.refused(NoEngine()) == "Kvm error: no."
+
+
+class ShapingEngine(FakeEngine):
+    """An engine that takes CPU templates, but not every one."""
+
+    takes_cpu_templates = True
+    model = PLAIN
+
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN) -> FakeVm:
+        self.model = model
+        if model.template:
+            model.template.cpuid([])
+        return super().create_vm(memory, vcpu_count, bus, model)
+
+
+def test_the_engine_is_told_what_cpus_to_make(site: Site) -> None:
+    site.engine = ShapingEngine()
+    site.machines.append(assemble(site.plan(smt=True, vcpu_count=2), site.engine, site.loop, STARTED, site.ended.set))
+    assert site.engine.model == CpuModel(smt=True)
+
+
+def test_a_template_that_the_engine_cannot_apply_is_refused(site: Site) -> None:
+    modifier = CpuidLeafModifier(0xABC, 1, 0, [])
+    assert site.refused(ShapingEngine(), cpu_template=CustomCpuTemplate(cpuid_modifiers=[modifier])) == (
+        "System configuration error: Failed to create guest config: Template changes a CPUID entry not supported"
+        " by KVM: Leaf: abc, Subleaf: 1"
+    )
 
 
 def test_a_second_try_finds_everything_as_it_was(site: Site) -> None:

@@ -19,7 +19,7 @@ from hibana.observe import log
 
 _XCR0: Final = 0
 _TSC_TOLERANCE_PPM: Final = 250
-_MOST_MSRS: Final = 256  # in one request
+_MOST_MSRS: Final = 255  # in one request: the kernel refuses 256 (MAX_IO_MSRS)
 _EVENT_FLAGS_AT: Final = 13  # among the fields of kvm_vcpu_events
 _EVENT_FLAGS: Final = abi.KVM_VCPUEVENT_VALID_NMI_PENDING | abi.KVM_VCPUEVENT_VALID_SHADOW | abi.KVM_VCPUEVENT_VALID_SMM
 
