@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import hibana.boot.unpack
-from tools.dev import places
+from tools.dev import places, system
 from tools.dev.say import Failure, Step
 from tools.guest import cpio
 from tools.guest.debian import Archive, DebianError
@@ -133,6 +133,7 @@ def _make_kernel_and_initramfs(debs: Packages) -> None:
 
 
 def _make_rootfs(debs: Packages) -> None:
+    system.need("mke2fs", "debugfs")
     scratch = places.GUEST / ".rootfs.ext4"
     with Step(f"guest root file system: unpacking {len(debs)} packages"):
         make_rootfs(debs, scratch)

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,9 +33,10 @@ def namespace() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    path = tmp_path / "forwarding"
-    monkeypatch.setattr(network, "_FORWARDING_IS_OURS", path)
+def marks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    path = tmp_path / "marks"
+    path.mkdir()
+    monkeypatch.setattr(network, "_MARKS", path)
     return path
 
 
@@ -96,6 +98,23 @@ def test_the_last_microvm_stops_the_forwarding_that_the_first_one_started(calls:
         assert forwarding.read_text() == "1\n"
         first.__exit__(None, None, None)
         assert forwarding.read_text() == "1\n", "one is still there"
+    assert forwarding.read_text() == "0\n"
+
+
+def test_what_happens_in_another_namespace_is_of_no_concern(calls: Path) -> None:
+    forwarding = Path("/proc/sys/net/ipv4/ip_forward")
+    forwarding.write_text("0")
+
+    def elsewhere() -> None:
+        assert ctypes.CDLL(None).unshare(CLONE_NEWNET) == 0
+        with Network():
+            pass
+
+    with Network():
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert forwarding.read_text() == "1\n"
     assert forwarding.read_text() == "0\n"
 
 
