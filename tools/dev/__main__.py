@@ -12,7 +12,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "build": "make the programs in build/bin",
     "guest": "make kernels and initramfs images in build/guest (--update: from the newest Debian packages)",
     "test": "style, types and all tests; arguments go to pytest",
-    "bench": "measure: `bench boot`, `bench startup` [--n N] [--json]",
+    "bench": "measure: `bench boot`, `startup`, `devices`, `guest-io` [--n N] [--json]",
     "fmt": "format the Python files",
     "checkstyle": "check formatting, lint and types",
     "checkenv": "say what this machine can do, and what is missing",

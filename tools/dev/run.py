@@ -54,7 +54,7 @@ def _wanted(options: argparse.Namespace, initrd: Path, stack: ExitStack) -> Want
     interface = None
     if options.net:
         if not os.geteuid():
-            system.need("ip", "nft")
+            system.need("ip", *(() if shutil.which("iptables") else ("nft",)))
         try:
             network = stack.enter_context(Network())
         except NetworkError as error:

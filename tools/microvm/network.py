@@ -43,7 +43,10 @@ class Network:
             raise NetworkError("making a tap interface needs root")
         try:
             self._make_tap()
-            self._open_way_out()
+            try:
+                self._open_way_out()
+            except (NetworkError, OSError) as error:
+                self.notes.append(f"the guest reaches this host, and nothing behind it: {error}")
         except BaseException:
             self._undo.close()
             raise
@@ -86,7 +89,7 @@ class Network:
         raise NetworkError(f"all links in {_LINKS} are taken")
 
     def _open_way_out(self) -> None:
-        """Let the guest reach what the host reaches, behind the host's address."""
+        """Let the guest reach what the host reaches, behind the host's address. Raises NetworkError, OSError."""
         if shutil.which("nft"):
             table = ("ip", f"hibana_{self.tap}")
             chain = "{ type nat hook postrouting priority 100; }"
@@ -99,10 +102,7 @@ class Network:
             self._undo.callback(_try, "iptables", "-w", "-t", "nat", "-D", *rule)
             _run("iptables", "-w", "-t", "nat", "-A", *rule)
         else:
-            self.notes.append(
-                "neither nft nor iptables is installed: the guest reaches this host, and nothing behind it"
-            )
-            return
+            raise NetworkError("neither nft nor iptables is installed")
         if _FORWARDING.read_text().strip() != "1":
             _forwarding_is_ours().touch()
             _FORWARDING.write_text("1")
