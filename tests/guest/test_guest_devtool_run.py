@@ -36,6 +36,24 @@ def test_the_exit_code_and_the_output_of_a_command_are_its_own(engine: str) -> N
     assert (done.returncode, done.stdout) == (7, b"a\tb\r\nc d\n")
 
 
+def test_a_debian_computes(engine: str) -> None:
+    done = run(engine, "--rootfs", "--", "python3", "-c", "print(6*7)")
+    assert (done.returncode, done.stdout) == (0, b"42\n")
+
+
+def test_a_network_is_there_for_the_guest_and_gone_afterwards(engine: str) -> None:
+    if subprocess.run(["unshare", "--net", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("cannot make a network namespace (run as root)")
+    ping = f"{DEVTOOL} run --engine {engine} --net -- sh -c 'ping -c 1 172.29.0.1 | grep received'"
+    mark = "hibana-ip-forward-$(stat -Lc %i /proc/self/ns/net)"
+    left = f"ls /sys/class/net; cat /proc/sys/net/ipv4/ip_forward; ls /run | grep -c {mark}"
+    script = f"mount -t sysfs sys /sys && {ping}; {left}"
+    done = subprocess.run(["unshare", "--net", "--mount", "sh", "-c", script], check=False, capture_output=True)
+    pinged, *afterwards = done.stdout.decode().splitlines()
+    assert "1 packets received" in pinged, done.stderr
+    assert afterwards == ["lo", "0", "0"]
+
+
 def test_a_guest_that_dies_is_a_failure(engine: str) -> None:
     done = run(engine, "--", "sh", "-c", "echo c >/proc/sysrq-trigger")
     assert done.returncode == 1

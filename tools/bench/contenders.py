@@ -1,5 +1,4 @@
-"""Who runs in the boot benchmark: our soft engine in several settings, and QEMU's TCG with the same kernel, initramfs
-and memory."""
+"""Who runs in benchmarks of whole guests: our soft engine in several settings, QEMU's TCG with the same of everything."""
 
 import json
 import os
@@ -15,6 +14,7 @@ from tools.bench.timeline import LAST_MARK, Hung, Timeline, record
 from tools.dev import places
 from tools.dev.say import Failure, say
 from tools.microvm.job import Job
+from tools.microvm.network import Network
 from tools.microvm.process import CMDLINE
 
 MEM_MIB: Final = 512
@@ -34,13 +34,27 @@ class Run(NamedTuple):
     log: str
 
 
+class Hardware(NamedTuple):
+    """What a microVM has besides kernel and memory."""
+
+    vcpus: int = 1
+    drive: Path | None = None
+    """The root file system, which the guest may change."""
+    network: Network | None = None
+
+    @property
+    def cmdline(self) -> str:
+        """What the kernel is told of it by whoever starts it."""
+        return f"{CMDLINE} {self.network.cmdline}" if self.network else CMDLINE
+
+
 class Contender(Protocol):
-    """Something that can boot the benchmark's microVM."""
+    """Something that can boot a benchmark's microVM."""
 
     name: str
     environment: Mapping[str, str]
 
-    def command(self, folder: Path, initrd: Path) -> Sequence[str]:
+    def command(self, folder: Path, initrd: Path, hardware: Hardware) -> Sequence[str]:
         """Say how to start it."""
 
 
@@ -51,15 +65,16 @@ class Soft:
         self.name = name
         self.environment: Mapping[str, str] = {switch.VARIABLE: setting}
 
-    def command(self, folder: Path, initrd: Path) -> Sequence[str]:
+    def command(self, folder: Path, initrd: Path, hardware: Hardware) -> Sequence[str]:
         source = {
             "kernel_image_path": str(places.GUEST / "vmlinux"),
             "initrd_path": str(initrd),
-            "boot_args": CMDLINE,
+            "boot_args": hardware.cmdline,
         }
-        machine = {"vcpu_count": 1, "mem_size_mib": MEM_MIB}
+        machine = {"vcpu_count": hardware.vcpus, "mem_size_mib": MEM_MIB}
         config = folder / "vm.json"
-        config.write_text(json.dumps({"boot-source": source, "drives": [], "machine-config": machine}))
+        wanted = {"boot-source": source, "machine-config": machine, **_our_devices(hardware)}
+        config.write_text(json.dumps(wanted))
         log = ("--log-path", str(folder / "log"), "--level", "Debug")
         return [str(places.FIRECRACKER), "--no-api", "--config-file", str(config), "--engine", "soft", *log]
 
@@ -70,13 +85,33 @@ class Qemu:
     name = "QEMU TCG"
     environment: Mapping[str, str] = {}
 
-    def command(self, folder: Path, initrd: Path) -> Sequence[str]:
+    def command(self, folder: Path, initrd: Path, hardware: Hardware) -> Sequence[str]:
         machine = "microvm,x-option-roms=off,pic=off,rtc=on,isa-serial=on"
         bare = ("-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot")
-        engine = ("-M", machine, "-accel", "tcg", "-cpu", "max", "-m", str(MEM_MIB))
-        cmdline = CMDLINE.replace("reboot=k", "reboot=t")
+        engine = ("-M", machine, "-accel", "tcg", "-cpu", "max", "-m", str(MEM_MIB), "-smp", str(hardware.vcpus))
+        cmdline = hardware.cmdline.replace("reboot=k", "reboot=t")
+        if hardware.drive:
+            # On a busy host the kernel stops trusting the TSC, and is left with a clock of 4 ms.
+            cmdline += " root=/dev/vda rw tsc=reliable"
         guest = ("-kernel", str(places.GUEST / "vmlinux"), "-initrd", str(initrd), "-append", cmdline)
-        return ["qemu-system-x86_64", *engine, *bare, *guest]
+        return ["qemu-system-x86_64", *engine, *bare, *guest, *_qemu_devices(hardware)]
+
+
+def _our_devices(hardware: Hardware) -> dict[str, object]:
+    drive, network = hardware.drive, hardware.network
+    drives = [{"drive_id": "rootfs", "is_root_device": True, "path_on_host": str(drive)}] if drive else []
+    interface = network and {"iface_id": "eth0", "host_dev_name": network.tap, "guest_mac": network.guest_mac}
+    return {"drives": drives, "network-interfaces": [interface] if interface else []}
+
+
+def _qemu_devices(hardware: Hardware) -> list[str]:
+    devices: list[str] = []
+    if drive := hardware.drive:
+        devices += ["-drive", f"id=root,file={drive},format=raw,if=none", "-device", "virtio-blk-device,drive=root"]
+    if network := hardware.network:
+        devices += ["-netdev", f"tap,id=net,ifname={network.tap},script=no,downscript=no"]
+        devices += ["-device", f"virtio-net-device,netdev=net,mac={network.guest_mac}"]
+    return devices
 
 
 def measure(contender: Contender) -> Run:
@@ -93,7 +128,7 @@ def _measure_once(contender: Contender) -> Run:
     with tempfile.TemporaryDirectory(prefix="hibana-bench-") as name:
         folder = Path(name)
         initrd = Job(["sh", "/bench/phases.sh"]).initrd(places.GUEST / "script.cpio", folder)
-        command = contender.command(folder, initrd)
+        command = contender.command(folder, initrd, Hardware())
         complaints = folder / "stderr"
         with open(complaints, "wb") as stderr:
             run = _spawn(command, os.environ | contender.environment, stderr)

@@ -22,8 +22,8 @@ def milliseconds(values: Sequence[float]) -> str:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Compare two medians."""
-    return f"{median(ours) / median(theirs):.2f}"
+    """Compare two medians, if that can be done."""
+    return f"{median(ours) / median(theirs):.2f}" if median(theirs) else "—"
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -17,7 +17,8 @@ KERNEL_MILESTONES: Final[Mapping[str, str]] = {
 TO_INIT: Final = "Run /init"
 SCRIPT_END: Final = "MARK perl"
 LAST_MARK: Final = "MARK forks-500"
-_HANGS: Final = "Unable to calibrate against PIT"
+HANGS: Final = "Unable to calibrate against PIT"
+"""What the kernel says when QEMU has lost the calibration of its clock; it will not go on."""
 
 
 class Hung(Exception):
@@ -36,18 +37,19 @@ def record(console: IO[bytes], spawned: float, limit: float) -> Timeline:
     at: dict[str, float] = {}
     printed: list[str] = []
     rest = b""
-    while piece := _read(console, spawned + limit):
+    while piece := read(console, spawned + limit):
         now = time.monotonic() - spawned
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
             text = line.decode(errors="replace").rstrip("\r")
-            if _HANGS in text:
+            if HANGS in text:
                 raise Hung(text)
             _note(text, now, at, printed)
     return Timeline(at, tuple(printed))
 
 
-def _read(console: IO[bytes], give_up: float) -> bytes:
+def read(console: IO[bytes], give_up: float) -> bytes:
+    """Read what there is; nothing at the end. Raises Hung when the time has come to give up."""
     ready, _, _ = select.select([console], [], [], max(0, give_up - time.monotonic()))
     if not ready:
         raise Hung("time is up")

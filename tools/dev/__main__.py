@@ -12,7 +12,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "build": "make the programs in build/bin",
     "guest": "make kernels and initramfs images in build/guest (--update: from the newest Debian packages)",
     "test": "style, types and all tests; arguments go to pytest",
-    "bench": "measure: `bench boot`, `bench startup` [--n N] [--json]",
+    "bench": "measure: `bench boot`, `startup`, `devices`, `guest-io`, `kvmboot` [--n N] [--json]",
     "kvmbox": "run a command where KVM works, inside an emulated machine: `kvmbox -- CMD…`",
     "fmt": "format the Python files",
     "checkstyle": "check formatting, lint and types",

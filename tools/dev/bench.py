@@ -6,12 +6,12 @@ from typing import Final
 
 from tools.dev.say import Failure
 
-NAMES: Final = ("boot", "devices", "startup")
+NAMES: Final = ("boot", "devices", "guest-io", "startup")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Hand over to the benchmark."""
     if not arguments or arguments[0] not in NAMES:
         raise Failure(f"bench: which one? {', '.join(NAMES)}")
-    code: int = importlib.import_module(f"tools.bench.{arguments[0]}").main(arguments[1:])
+    code: int = importlib.import_module(f"tools.bench.{arguments[0].replace('-', '_')}").main(arguments[1:])
     return code

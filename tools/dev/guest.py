@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import hibana.boot.unpack
-from tools.dev import places
+from tools.dev import places, system
 from tools.dev.say import Failure, Step
 from tools.guest import cpio, modules
 from tools.guest.debian import Archive, DebianError
@@ -140,6 +140,7 @@ def _make_kernel_and_initramfs(debs: Packages) -> None:
 
 
 def _make_rootfs(debs: Packages) -> None:
+    system.need("mke2fs", "debugfs")
     with Step(f"guest root file system: unpacking {len(debs)} packages"):
         _write_rootfs("rootfs.ext4", debs)
 

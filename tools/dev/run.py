@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hibana.config.net import NetworkInterfaceConfig
 from hibana.sdk.machine import ApiError
-from tools.dev import build, guest, places
+from tools.dev import build, guest, places, system
 from tools.dev.say import Failure, say
 from tools.microvm.drive import copy_on_write
 from tools.microvm.job import REPORT, SHELL, Job, Output, Terminal
@@ -53,6 +53,8 @@ def _wanted(options: argparse.Namespace, initrd: Path, stack: ExitStack) -> Want
     rootfs = stack.enter_context(copy_on_write(places.GUEST / "rootfs.ext4")) if options.rootfs else None
     interface = None
     if options.net:
+        if not os.geteuid():
+            system.need("ip", *(() if shutil.which("iptables") else ("nft",)))
         try:
             network = stack.enter_context(Network())
         except NetworkError as error:

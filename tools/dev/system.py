@@ -12,15 +12,20 @@ from tools.dev.say import Failure, Step
 PACKAGES: Final = {
     "as": "binutils",
     "curl": "curl",
+    "debugfs": "e2fsprogs",
     "dpkg-deb": "dpkg",
     "git": "git",
+    "ip": "iproute2",
+    "iperf3": "iperf3",
+    "mke2fs": "e2fsprogs",
+    "nft": "nftables",
     "qemu-system-x86_64": "qemu-system-x86",
 }
 
 
 def need(*programs: str) -> None:
     """Make sure that the programs are there."""
-    missing = [PACKAGES[program] for program in programs if not shutil.which(program)]
+    missing = list(dict.fromkeys(PACKAGES[program] for program in programs if not shutil.which(program)))
     if not missing:
         return
     install = ["apt-get", "install", "-y", "--no-install-recommends", *missing]

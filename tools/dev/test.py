@@ -13,9 +13,10 @@ from tools.dev import build, checkstyle, guest, places, system
 
 def main(arguments: Sequence[str]) -> int:
     """Build what the tests need, then run everything; style is checked even when tests fail."""
-    system.need("as", "curl")
+    system.need("as", "curl", "debugfs", "ip")
     build.ensure()
     guest.ensure()
+    guest.ensure_rootfs()
     _hear_signals_again()
     style = 0 if arguments else checkstyle.main([])
     workers = ("-n", str(min(2, os.cpu_count() or 1)), "--dist", "worksteal")

@@ -21,8 +21,7 @@ _TAP: Final = re.compile(_PREFIX + "[0-9]+")
 _LINKS: Final = ipaddress.IPv4Network("172.29.0.0/20")
 """Divided into links of four addresses, one for each microVM at a time."""
 _FORWARDING: Final = Path("/proc/sys/net/ipv4/ip_forward")
-_FORWARDING_IS_OURS: Final = Path("/run/hibana-ip-forward")
-"""Exists while the host forwards only because of us; the last of us to leave stops it."""
+_MARKS: Final = Path("/run")
 _RESOLVERS: Final = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
 
@@ -44,7 +43,10 @@ class Network:
             raise NetworkError("making a tap interface needs root")
         try:
             self._make_tap()
-            self._open_way_out()
+            try:
+                self._open_way_out()
+            except (NetworkError, OSError) as error:
+                self.notes.append(f"the guest reaches this host, and nothing behind it: {error}")
         except BaseException:
             self._undo.close()
             raise
@@ -87,7 +89,7 @@ class Network:
         raise NetworkError(f"all links in {_LINKS} are taken")
 
     def _open_way_out(self) -> None:
-        """Let the guest reach what the host reaches, behind the host's address."""
+        """Let the guest reach what the host reaches, behind the host's address. Raises NetworkError, OSError."""
         if shutil.which("nft"):
             table = ("ip", f"hibana_{self.tap}")
             chain = "{ type nat hook postrouting priority 100; }"
@@ -100,12 +102,9 @@ class Network:
             self._undo.callback(_try, "iptables", "-w", "-t", "nat", "-D", *rule)
             _run("iptables", "-w", "-t", "nat", "-A", *rule)
         else:
-            self.notes.append(
-                "neither nft nor iptables is installed: the guest reaches this host, and nothing behind it"
-            )
-            return
+            raise NetworkError("neither nft nor iptables is installed")
         if _FORWARDING.read_text().strip() != "1":
-            _FORWARDING_IS_OURS.touch()
+            _forwarding_is_ours().touch()
             _FORWARDING.write_text("1")
 
 
@@ -125,10 +124,17 @@ def _resolver() -> str:
     return ""
 
 
+def _forwarding_is_ours() -> Path:
+    """Name the file that exists while this network namespace forwards only because of us."""
+    return _MARKS / f"hibana-ip-forward-{os.stat('/proc/thread-self/ns/net').st_ino}"
+
+
 def _stop_forwarding() -> None:
-    if _FORWARDING_IS_OURS.exists() and not any(_TAP.fullmatch(name) for name in _interfaces()):
+    """Stop it if it was us who started it, and nobody of us is left."""
+    mark = _forwarding_is_ours()
+    if mark.exists() and not any(_TAP.fullmatch(name) for name in _interfaces()):
         _FORWARDING.write_text("0")
-        _FORWARDING_IS_OURS.unlink()
+        mark.unlink()
 
 
 def _run(*command: str) -> None:

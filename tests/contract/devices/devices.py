@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from struct import pack
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from hibana.devices.rate_limiter import Limit, RateLimiter
 from hibana.devices.virtio.block import Block, Disk
@@ -53,7 +53,7 @@ def _block(disk: Disk, host_event: Callable[[], None], close: Callable[[], None]
     timers = FakeTimers()
     device = Block("drive", disk, _limiter(timers, slow=slow), writeback=True)
 
-    def header(kind: int, sector: int) -> Offer:
+    def header(kind: int, sector: int) -> tuple[Literal["r"], bytes]:
         return "r", pack("<IIQ", kind, 0, sector)
 
     requests: list[tuple[int, list[Offer]]] = [
@@ -63,6 +63,7 @@ def _block(disk: Disk, host_event: Callable[[], None], close: Callable[[], None]
         (0, [header(8, 0), ("w", 20), ("w", 1)]),
         (0, [header(99, 0), ("w", 20), ("w", 1)]),
         (0, [header(0, 62), ("w", SECTOR), ("w", SECTOR), ("w", 1)]),
+        (0, [("r", header(1, 5)[1][:7]), ("r", header(1, 5)[1][7:] + b"\x22" * 100), ("r", b"\x22" * 412), ("w", 1)]),
     ]
     return Case(device, requests, host_event, timers, close)
 
@@ -91,8 +92,10 @@ def net(slow: bool = False) -> Case:
     requests: list[tuple[int, list[Offer]]] = [
         (1, [("r", _FRAME)]),
         (1, [("r", _FRAME[:12]), ("r", _FRAME[12:])]),
+        (1, [("r", _FRAME[:5]), ("r", b""), ("r", _FRAME[5:20]), ("r", _FRAME[20:])]),
         (0, room),
         (0, [("w", 12), ("w", 66_000)]),
+        (0, [("w", 5), ("w", 0), ("w", 20), ("w", 66_000)]),
     ]
     return Case(device, requests, lambda: tap.deliver(_FRAME), timers, _nothing)
 

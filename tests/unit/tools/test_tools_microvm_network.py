@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,9 +33,10 @@ def namespace() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    path = tmp_path / "forwarding"
-    monkeypatch.setattr(network, "_FORWARDING_IS_OURS", path)
+def marks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    path = tmp_path / "marks"
+    path.mkdir()
+    monkeypatch.setattr(network, "_MARKS", path)
     return path
 
 
@@ -80,11 +82,27 @@ def test_a_network_goes_when_its_microvm_is_interrupted(calls: Path) -> None:
     assert calls.read_text().splitlines()[-1] == "delete table ip hibana_hib0"
 
 
-def test_a_network_that_cannot_be_made_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, calls: Path) -> None:
+def test_a_network_that_cannot_be_made_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = network._run
+
+    def run(*command: str) -> None:
+        if command[:2] == ("ip", "address"):
+            raise NetworkError("no address today")
+        real(*command)
+
+    monkeypatch.setattr(network, "_run", run)
+    before = interfaces()
+    with pytest.raises(NetworkError, match="no address today"), Network():
+        raise AssertionError("unreachable")
+    assert interfaces() == before
+
+
+def test_a_host_that_translates_no_addresses_still_gives_a_link(calls: Path) -> None:
     calls.parent.joinpath("bin/nft").write_text("#!/bin/sh\necho no >&2\nexit 1\n")
     before = interfaces()
-    with pytest.raises(NetworkError, match=r"no$"), Network():
-        raise AssertionError("unreachable")
+    with Network() as made:
+        assert made.tap in interfaces()
+        assert made.notes == ["the guest reaches this host, and nothing behind it: `nft add table ip hibana_hib0`: no"]
     assert interfaces() == before
 
 
@@ -96,6 +114,23 @@ def test_the_last_microvm_stops_the_forwarding_that_the_first_one_started(calls:
         assert forwarding.read_text() == "1\n"
         first.__exit__(None, None, None)
         assert forwarding.read_text() == "1\n", "one is still there"
+    assert forwarding.read_text() == "0\n"
+
+
+def test_what_happens_in_another_namespace_is_of_no_concern(calls: Path) -> None:
+    forwarding = Path("/proc/sys/net/ipv4/ip_forward")
+    forwarding.write_text("0")
+
+    def elsewhere() -> None:
+        assert ctypes.CDLL(None).unshare(CLONE_NEWNET) == 0
+        with Network():
+            pass
+
+    with Network():
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert forwarding.read_text() == "1\n"
     assert forwarding.read_text() == "0\n"
 
 
@@ -112,7 +147,7 @@ def test_without_a_tool_for_it_there_is_no_way_out_and_that_is_said(monkeypatch:
     monkeypatch.setattr(shutil, "which", lambda name: None if name in ("nft", "iptables") else real(name))
     with Network() as made:
         assert made.notes == [
-            "neither nft nor iptables is installed: the guest reaches this host, and nothing behind it"
+            "the guest reaches this host, and nothing behind it: neither nft nor iptables is installed"
         ]
 
 
