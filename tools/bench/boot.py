@@ -13,12 +13,12 @@ from statistics import median
 from typing import Final
 
 from tools.bench import plot, table
-from tools.bench.contenders import MEM_MIB, Contender, Qemu, Run, Soft, measure
+from tools.bench.contenders import MEM_MIB, Contender, Hibana, Qemu, Run, measure
 from tools.bench.timeline import LAST_MARK, TO_INIT, phases
 from tools.dev import build, guest, places, system
 from tools.dev.say import Failure, say
 
-_CONTENDERS: Final[tuple[Contender, ...]] = (Soft(), Qemu())
+_CONTENDERS: Final[tuple[Contender, ...]] = (Hibana("soft"), Qemu("tcg"))
 
 # The VMM's own milestones in its log, and the phase that ends there.
 _OUR_MILESTONES: Final[Mapping[str, str]] = {

@@ -1,4 +1,4 @@
-"""Who runs in the boot benchmark: our soft engine, and QEMU's TCG with the same kernel, initramfs and memory."""
+"""Who runs in the boot benchmarks: one of our engines, and QEMU with the same kernel, initramfs and memory."""
 
 import json
 import os
@@ -41,35 +41,40 @@ class Contender(Protocol):
         """Say how to start it."""
 
 
-class Soft:
-    """Hibana's soft engine, configured by a file: one process from spawn to exit."""
+class Hibana:
+    """One of Hibana's engines, configured by a file: one process from spawn to exit."""
 
-    name = "hibana soft"
+    def __init__(self, engine: str, cmdline: str = CMDLINE) -> None:
+        self.name = f"hibana {engine}"
+        self._engine = engine
+        self._cmdline = cmdline
 
     def command(self, folder: Path, initrd: Path) -> Sequence[str]:
         source = {
             "kernel_image_path": str(places.GUEST / "vmlinux"),
             "initrd_path": str(initrd),
-            "boot_args": CMDLINE,
+            "boot_args": self._cmdline,
         }
         machine = {"vcpu_count": 1, "mem_size_mib": MEM_MIB}
         config = folder / "vm.json"
         config.write_text(json.dumps({"boot-source": source, "drives": [], "machine-config": machine}))
         log = ("--log-path", str(folder / "log"), "--level", "Debug")
-        return [str(places.FIRECRACKER), "--no-api", "--config-file", str(config), "--engine", "soft", *log]
+        return [str(places.FIRECRACKER), "--no-api", "--config-file", str(config), "--engine", self._engine, *log]
 
 
 class Qemu:
-    """QEMU's TCG on its lightest machine; without `reboot=t` it would not notice the end of the guest."""
+    """QEMU on its lightest machine; without `reboot=t` it would not notice the end of the guest."""
 
-    name = "QEMU TCG"
+    def __init__(self, accelerator: str, cmdline: str = CMDLINE) -> None:
+        self.name = f"QEMU {accelerator.upper()}"
+        self._accelerator = accelerator
+        self._cmdline = cmdline.replace("reboot=k", "reboot=t")
 
     def command(self, folder: Path, initrd: Path) -> Sequence[str]:
         machine = "microvm,x-option-roms=off,pic=off,rtc=on,isa-serial=on"
         bare = ("-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot")
-        engine = ("-M", machine, "-accel", "tcg", "-cpu", "max", "-m", str(MEM_MIB))
-        cmdline = CMDLINE.replace("reboot=k", "reboot=t")
-        guest = ("-kernel", str(places.GUEST / "vmlinux"), "-initrd", str(initrd), "-append", cmdline)
+        engine = ("-M", machine, "-accel", self._accelerator, "-cpu", "max", "-m", str(MEM_MIB))
+        guest = ("-kernel", str(places.GUEST / "vmlinux"), "-initrd", str(initrd), "-append", self._cmdline)
         return ["qemu-system-x86_64", *engine, *bare, *guest]
 
 

@@ -8,11 +8,12 @@ from typing import Final
 
 from tools.dev.say import Failure, Step
 
-# Program → the Debian package that brings it.
+# Program → the Debian package that brings it, and what it is no use without.
 PACKAGES: Final = {
     "as": "binutils",
     "curl": "curl",
     "dpkg-deb": "dpkg",
+    "gcc": "gcc libc6-dev",
     "git": "git",
     "qemu-system-x86_64": "qemu-system-x86",
 }
@@ -20,7 +21,7 @@ PACKAGES: Final = {
 
 def need(*programs: str) -> None:
     """Make sure that the programs are there."""
-    missing = [PACKAGES[program] for program in programs if not shutil.which(program)]
+    missing = [package for program in programs if not shutil.which(program) for package in PACKAGES[program].split()]
     if not missing:
         return
     install = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
