@@ -2,12 +2,13 @@
 
 from typing import Any, Final
 
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from hibana.engine.kvm import abi
 from hibana.engine.state import DescriptorTable, Regs, Segment, Sregs
 
 _SEGMENT_FIELDS: Final = 12
+_EFER_LMA: Final = 1 << 10
 _SEGMENTS_END: Final = 8 * _SEGMENT_FIELDS
 
 
@@ -34,6 +35,9 @@ def get_sregs(fd: int) -> Sregs:
 
 def put_sregs(fd: int, sregs: Sregs) -> None:
     """Replace them; no interrupt is in flight afterwards, because that is one of the events. Raises EngineError."""
+    if sregs.cs.l and not sregs.efer & _EFER_LMA:
+        # CPUs ignore the bit outside long mode, so a guest may have it there; the kernel refuses it.
+        sregs = replace(sregs, cs=replace(sregs.cs, l=0))
     fields: list[int] = []
     for part in astuple(sregs):
         fields.extend((part,) if isinstance(part, int) else astuple(part))
