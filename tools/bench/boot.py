@@ -14,17 +14,17 @@ from typing import Final
 
 from hibana.engine.soft.fast.switch import PLAIN, UNITS
 from tools.bench import plot, table
-from tools.bench.contenders import MEM_MIB, Contender, Qemu, Run, Soft, measure
+from tools.bench.contenders import MEM_MIB, Contender, Hibana, Qemu, Run, measure
 from tools.bench.timeline import SCRIPT_END, TO_INIT, phases
 from tools.dev import build, guest, places, system
 from tools.dev.say import Failure, say
 
-_WHOLE: Final = Soft("hibana", "fast")
-_BARE: Final = Soft("hibana, plain", PLAIN)
-_PEER: Final = Qemu()
+_WHOLE: Final = Hibana("hibana", setting="fast")
+_BARE: Final = Hibana("hibana, plain", setting=PLAIN)
+_PEER: Final = Qemu("tcg")
 _COMPARED: Final[tuple[Contender, ...]] = (_WHOLE, _BARE, _PEER)
 _ABLATION: Final[tuple[Contender, ...]] = (
-    _WHOLE, *(Soft(f"without {unit}", f"fast,-{unit}") for unit in UNITS), _BARE,
+    _WHOLE, *(Hibana(f"without {unit}", setting=f"fast,-{unit}") for unit in UNITS), _BARE,
 )  # fmt: skip
 _FORKS: Final = "forks-500"
 

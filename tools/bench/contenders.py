@@ -1,4 +1,4 @@
-"""Who runs in benchmarks of whole guests: our soft engine in several settings, QEMU's TCG with the same of everything."""
+"""Who runs in benchmarks of whole guests: one of our engines in some setting, and QEMU with the same of everything."""
 
 import json
 import os
@@ -35,17 +35,20 @@ class Run(NamedTuple):
 
 
 class Hardware(NamedTuple):
-    """What a microVM has besides kernel and memory."""
+    """What a microVM has besides kernel and memory, and what its kernel is told."""
 
     vcpus: int = 1
     drive: Path | None = None
     """The root file system, which the guest may change."""
     network: Network | None = None
+    quiet: bool = False
+    """Whether the kernel keeps its messages to itself."""
 
     @property
     def cmdline(self) -> str:
         """What the kernel is told of it by whoever starts it."""
-        return f"{CMDLINE} {self.network.cmdline}" if self.network else CMDLINE
+        words = [CMDLINE, *(["quiet"] if self.quiet else []), *([self.network.cmdline] if self.network else [])]
+        return " ".join(words)
 
 
 class Contender(Protocol):
@@ -58,12 +61,13 @@ class Contender(Protocol):
         """Say how to start it."""
 
 
-class Soft:
-    """Hibana's soft engine, configured by a file: one process from spawn to exit."""
+class Hibana:
+    """One of Hibana's engines, configured by a file: one process from spawn to exit."""
 
-    def __init__(self, name: str, setting: str) -> None:
+    def __init__(self, name: str, engine: str = "soft", setting: str = "") -> None:
         self.name = name
         self.environment: Mapping[str, str] = {switch.VARIABLE: setting}
+        self._engine = engine
 
     def command(self, folder: Path, initrd: Path, hardware: Hardware) -> Sequence[str]:
         source = {
@@ -76,19 +80,23 @@ class Soft:
         wanted = {"boot-source": source, "machine-config": machine, **_our_devices(hardware)}
         config.write_text(json.dumps(wanted))
         log = ("--log-path", str(folder / "log"), "--level", "Debug")
-        return [str(places.FIRECRACKER), "--no-api", "--config-file", str(config), "--engine", "soft", *log]
+        return [str(places.FIRECRACKER), "--no-api", "--config-file", str(config), "--engine", self._engine, *log]
 
 
 class Qemu:
-    """QEMU's TCG on its lightest machine; without `reboot=t` it would not notice the end of the guest."""
+    """QEMU on its lightest machine; without `reboot=t` it would not notice the end of the guest."""
 
-    name = "QEMU TCG"
     environment: Mapping[str, str] = {}
+
+    def __init__(self, accelerator: str) -> None:
+        self.name = f"QEMU {accelerator.upper()}"
+        self._accelerator = accelerator
 
     def command(self, folder: Path, initrd: Path, hardware: Hardware) -> Sequence[str]:
         machine = "microvm,x-option-roms=off,pic=off,rtc=on,isa-serial=on"
         bare = ("-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot")
-        engine = ("-M", machine, "-accel", "tcg", "-cpu", "max", "-m", str(MEM_MIB), "-smp", str(hardware.vcpus))
+        engine = ("-M", machine, "-accel", self._accelerator, "-cpu", "max", "-m", str(MEM_MIB))
+        engine += ("-smp", str(hardware.vcpus))
         cmdline = hardware.cmdline.replace("reboot=k", "reboot=t")
         if hardware.drive:
             # On a busy host the kernel stops trusting the TSC, and is left with a clock of 4 ms.

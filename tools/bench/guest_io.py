@@ -20,7 +20,7 @@ from statistics import median
 from typing import Final
 
 from tools.bench import guest_io_job, table
-from tools.bench.contenders import Contender, Hardware, Qemu, Soft
+from tools.bench.contenders import Contender, Hardware, Hibana, Qemu
 from tools.bench.timeline import HANGS, Hung, read
 from tools.dev import build, guest, places, system
 from tools.dev.say import Failure, say
@@ -28,7 +28,7 @@ from tools.microvm.drive import copy_on_write
 from tools.microvm.job import Job, Output
 from tools.microvm.network import Network
 
-_CONTENDERS: Final[tuple[Contender, ...]] = (Soft(), Qemu())
+_CONTENDERS: Final[tuple[Contender, ...]] = (Hibana("hibana soft"), Qemu("tcg"))
 _LIMIT: Final = 180.0
 _TRIES: Final = 60
 _PORT: Final = "5201"

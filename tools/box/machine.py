@@ -9,7 +9,7 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -110,9 +110,7 @@ def qemu(kernel: Path, initrd: Path, disks: Disks, folder: Path, smp: int) -> li
     bare = ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
     guest = ("-kernel", str(kernel), "-initrd", str(initrd), "-append", _CMDLINE)
     # What is written to the disks is gone with the box, so several boxes can use one image.
-    drives = [
-        word for path in disks for word in ("-drive", f"if=virtio,format=raw,snapshot=on,file={_quoted(path)}")
-    ]
+    drives = [word for path in disks for word in ("-drive", f"if=virtio,format=raw,snapshot=on,file={_quoted(path)}")]
     # Not `stdio`: the end of its input would disconnect the port.
     ports = ["-serial", f"file:{_quoted(folder / CONSOLE)}", "-device", "virtio-serial-pci"]
     for name, end in (("output", "file,path=/dev/fd/1"), ("files", f"file,path={_quoted(folder / FILES)}")):

@@ -6,7 +6,7 @@ from typing import Final
 
 from tools.dev.say import Failure
 
-NAMES: Final = ("boot", "devices", "guest-io", "startup")
+NAMES: Final = ("boot", "devices", "guest-io", "kvmboot", "startup")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,8 +1,9 @@
 """`kvmbox [--smp N] [--timeout S] [--keep] -- CMD…`: run CMD where KVM works, whatever this machine can do.
 
 The box is a machine that QEMU emulates, virtualization included. CMD runs there as root, in this checkout, with
-build/bin, build/guest and build/venv. Its output is shown as it comes and its exit code is ours (124 when time is up);
-what it puts below build/box-out is then in build/box-out here. A box that breaks down is started once more.
+build/bin, build/guest and build/venv; what is in build/box-in goes along. Its output is shown as it comes, and its exit
+code is ours (124 when time is up); what it puts below build/box-out is then in build/box-out here. A box that breaks
+down is started once more.
 """
 
 import argparse
@@ -16,8 +17,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tools.box.disks import BOX, OUT, checkout_disk, made_disk
+from tools.box.checkout import checkout_disk
 from tools.box.machine import FILES, Box, Broken, Disks
+from tools.box.made import made_disk
 from tools.dev import guest, places, system
 from tools.dev.say import Failure, Step, say
 from tools.guest.debian import DebianError
@@ -30,7 +32,9 @@ def main(arguments: Sequence[str]) -> int:
     return run(options.command, smp=options.smp, limit=options.timeout, keep=options.keep, show=_show)
 
 
-def run(command: Sequence[str], *, smp: int, limit: float, keep: bool, show: Callable[[bytes], None]) -> int:
+def run(
+    command: Sequence[str], *, limit: float, show: Callable[[bytes], None], smp: int = 1, keep: bool = False
+) -> int:
     """Run a command in the box; give its exit code."""
     system.need("git", "qemu-system-x86_64")
     guest.ensure()
@@ -51,7 +55,7 @@ def _start(
     command: Sequence[str], made: Path, smp: int, limit: float, keep: bool, show: Callable[[bytes], None]
 ) -> int:
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="run-", dir=BOX))
+        folder = Path(tempfile.mkdtemp(prefix="run-", dir=places.BOX))
         if not keep:
             stack.callback(shutil.rmtree, folder)
         with Step("box: packing the checkout"):
@@ -70,9 +74,9 @@ def _start(
 
 def _bring_back(files: Path) -> None:
     """Unpack what the box has put out; nothing, if it was stopped before it could."""
-    OUT.mkdir(exist_ok=True)
+    places.BOX_OUT.mkdir(exist_ok=True)
     if files.stat().st_size:
-        subprocess.run(["tar", "-x", "--no-same-owner", "-f", str(files), "-C", str(OUT)], check=True)
+        subprocess.run(["tar", "-x", "--no-same-owner", "-f", str(files), "-C", str(places.BOX_OUT)], check=True)
 
 
 def _show(said: bytes) -> None:

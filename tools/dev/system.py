@@ -8,12 +8,13 @@ from typing import Final
 
 from tools.dev.say import Failure, Step
 
-# Program → the Debian package that brings it.
+# Program → the Debian package that brings it, and what it is no use without.
 PACKAGES: Final = {
     "as": "binutils",
     "curl": "curl",
     "debugfs": "e2fsprogs",
     "dpkg-deb": "dpkg",
+    "gcc": "gcc libc6-dev",
     "git": "git",
     "ip": "iproute2",
     "iperf3": "iperf3",
@@ -25,7 +26,8 @@ PACKAGES: Final = {
 
 def need(*programs: str) -> None:
     """Make sure that the programs are there."""
-    missing = list(dict.fromkeys(PACKAGES[program] for program in programs if not shutil.which(program)))
+    wanted = [PACKAGES[program] for program in programs if not shutil.which(program)]
+    missing = list(dict.fromkeys(package for packages in wanted for package in packages.split()))
     if not missing:
         return
     install = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
