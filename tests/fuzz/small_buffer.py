@@ -1,6 +1,6 @@
-"""A small translation buffer for the soft engine: it is full every few programs, and all translations go at once.
+"""A small translation buffer for the soft engine: it is full soon, and all translations go at once.
 
-In a virtual machine this happens once in a long while. Here it shall happen in the middle of programs.
+In a virtual machine this happens once in a long while. With the usual size it happens in the middle of programs.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ _SIZE: Final = 1 * MIB
 _SET_BUFFER_SIZE: Final = 13 | 1 << 26 | 1 << 30  # UC_CTL_TCG_BUFFER_SIZE, one argument, write
 
 
-def use() -> None:
+def use(size: int = _SIZE) -> None:
     """Make all machines of this process with it; before the first one."""
     library, _ = machine_code.load()
     opened = library.uc_open
@@ -21,6 +21,6 @@ def use() -> None:
 
     def uc_open(arch: int, mode: int, handle: Any) -> int:
         error: int = opened(arch, mode, handle)
-        return error or int(control(handle._obj.value, _SET_BUFFER_SIZE, _SIZE))
+        return error or int(control(handle._obj.value, _SET_BUFFER_SIZE, size))
 
     library.uc_open = uc_open
