@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # the name of the engine is checked before the API socket exi
     from hibana.engine.interface import Engine
 
 CHOICES: Final = ("auto", "kvm", "soft")
+_MODULES: Final = {"soft": "hibana.engine.soft.engine"}
 
 
 def wanted_engine(option: str | None) -> str:
@@ -40,6 +41,11 @@ def choose_engine(name: str) -> "Engine":
 def preload(name: str) -> None:
     """Load what the engines that `name` may choose from need of the host's files, for a process that will see none."""
     if name != "kvm":
-        from hibana.engine.soft import engine
+        from hibana.engine.soft import library
 
-        engine.preload()
+        library.preload()
+
+
+def modules(name: str) -> list[str]:
+    """Name the modules that choosing an engine imports."""
+    return [module for engine, module in _MODULES.items() if name in ("auto", engine)]
