@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     build.ensure()
     bare = [_bare() for _ in range(options.n)]
     starts = [_start() for _ in range(options.n)]
-    imports = imports_of(places.FIRECRACKER)
+    imports = imports_of("hibana.cli.firecracker")
     if options.json:
         print(json.dumps({"bare_python_s": bare, "starts": [start._asdict() for start in starts]}, indent=2))
     else:
