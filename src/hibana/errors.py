@@ -173,6 +173,10 @@ class SignalHandlersError(VmmError):
     text = "Failed to register signal handlers: {cause}"
 
 
+class UnknownCommand(VmmError):
+    text = "There is no command {name!r}; `hibana --help` lists those that there are."
+
+
 # --- API server -------------------------------------------------------------------------------------------------------
 
 

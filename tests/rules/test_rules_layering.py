@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "vmm": MACHINE | {"", "serde", "config", "boot", "host", "engine", "engine.soft", "engine.kvm"},
     "api": FLOOR | {"", "serde", "config", "vmm"},
     "jail": {"errors", "serde"},
-    "cli": MACHINE | {"", "serde", "config", "boot", "host", "engine", "vmm", "api", "jail"},
+    "doctor": FLOOR | {"host", "jail", "vmm"},
+    "cli": MACHINE | {"", "serde", "config", "boot", "host", "engine", "vmm", "api", "jail", "doctor"},
     "sdk": FLOOR | {"", "serde", "config"},
     "testing": MACHINE | {"engine"},
 }

@@ -10,13 +10,21 @@ import marshal
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    ExtensionFileLoader,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from importlib.util import MAGIC_NUMBER
 from struct import Struct
 from types import ModuleType
 from typing import Final
 
 _HEADER: Final = Struct("<4sIII")  # of a .pyc file (PEP 552): magic, flags, and the source's time and size
+_SUFFIXES: Final = (".py", ".pyc", *EXTENSION_SUFFIXES)
 _CHECKED_BY_TIME: Final = 0
 _U32: Final = 0xFFFF_FFFF
 
@@ -69,6 +77,8 @@ class Shelf:
             self._libraries.append(ctypes.CDLL(path))
         elif isinstance(spec.loader, SourceFileLoader):
             spec.loader = _PackedLoader(_compiled(spec.loader, spec.cached, path))  # type: ignore[assignment]
+        elif isinstance(spec.loader, SourcelessFileLoader):
+            spec.loader = _PackedLoader(spec.loader.get_data(path)[_HEADER.size :])  # type: ignore[assignment]
         return spec
 
 
@@ -76,10 +86,10 @@ def _modules_in(folder: str) -> Iterator[str]:
     """Name the modules and packages in a folder."""
     for name in os.listdir(folder):
         stem, dot, suffix = name.partition(".")
-        if (not dot and os.path.exists(os.path.join(folder, name, "__init__.py"))) or (
-            f".{suffix}" in (".py", *EXTENSION_SUFFIXES) and stem != "__init__"
-        ):
-            yield stem
+        inside = os.path.join(folder, name, "__init__.py")
+        if f".{suffix}" in _SUFFIXES if dot else os.path.exists(inside) or os.path.exists(f"{inside}c"):
+            if stem != "__init__":
+                yield stem
 
 
 def _compiled(loader: SourceFileLoader, cached: str | None, path: str) -> bytes:

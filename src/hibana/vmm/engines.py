@@ -22,7 +22,14 @@ def wanted_engine(option: str | None) -> str:
 
 
 def choose_engine(name: str) -> "Engine":
-    """Open the engine called `name`; `auto` takes what works here. Raises EngineError with the reason.
+    """Open the engine called `name`, and say so; `auto` takes what works here. Raises EngineError with the reason."""
+    engine, why = select(name)
+    log.info(f"Running guest code on the {engine.name} engine: {why}")
+    return engine
+
+
+def select(name: str) -> "tuple[Engine, str]":
+    """Open an engine; give it, and the reason why it is this one. Raises EngineError.
 
     The soft engine is imported only when it is chosen: it is the largest part of the program.
     """
@@ -33,9 +40,7 @@ def choose_engine(name: str) -> "Engine":
     engine = SoftEngine()
     if reason := engine.missing():
         raise EngineError(cause=f"The soft engine cannot run here: {reason}")
-    why = "it was asked for" if name == "soft" else "this build has no kvm engine yet"
-    log.info(f"Running guest code on the soft engine: {why}.")
-    return engine
+    return engine, "it was asked for." if name == "soft" else "this build has no kvm engine yet."
 
 
 def preload(name: str) -> None:
