@@ -181,6 +181,13 @@ class SignalHandlersError(VmmError):
     text = "Failed to register signal handlers: {cause}"
 
 
+# --- hibana: the friendly program -------------------------------------------------------------------------------------
+
+
+class UnknownCommand(VmmError):
+    text = "There is no command {name!r}; `hibana --help` lists those that there are."
+
+
 # --- seccomp: filters of the VMM, and their compiler ------------------------------------------------------------------
 
 

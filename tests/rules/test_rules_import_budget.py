@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.rules.source_tree import ROOT
+from tools.dev import launcher, places
 
-PROGRAM = ROOT / "build/bin/firecracker"
 IMPORTTIME = (sys.executable, "-I", "-S", "-X", "importtime")
 
 # Not in this list, though forbidden too: msgspec tries to import typing_extensions, and the report names that as well.
@@ -30,10 +29,11 @@ MODULES_BEFORE_THE_FIRST_ANSWER = 190
 
 
 @pytest.fixture
-def program() -> Path:
-    if not PROGRAM.exists():
-        pytest.skip("build/bin/firecracker is not there: run tools/devtool build")
-    return PROGRAM
+def program() -> list[str]:
+    """Give the program as it runs where it is a script: Python's report on imports has to be asked for."""
+    if not places.RUNTIME.exists():
+        pytest.skip("build/runtime is not there: run tools/devtool build")
+    return ["-c", launcher.statements("hibana.cli.firecracker")]
 
 
 def imported(importtime: str) -> set[str]:
@@ -51,11 +51,11 @@ def first_parts(modules: set[str]) -> set[str]:
 
 
 @pytest.fixture
-def modules_before_the_first_answer(program: Path, tmp_path: Path) -> Iterator[set[str]]:
+def modules_before_the_first_answer(program: list[str], tmp_path: Path) -> Iterator[set[str]]:
     path = tmp_path / "api.socket"
     with open(tmp_path / "imports", "w+") as report:
         vmm = subprocess.Popen(
-            [*IMPORTTIME, str(program), "--api-sock", str(path)], stdin=subprocess.DEVNULL, stderr=report
+            [*IMPORTTIME, *program, "--api-sock", str(path)], stdin=subprocess.DEVNULL, stderr=report
         )
         try:
             ask(path)
@@ -78,8 +78,8 @@ def ask(path: Path) -> None:
         assert client.recv(4096).startswith(b"HTTP/1.1 200")
 
 
-def test_a_version_is_printed_without_loading_the_vmm(program: Path) -> None:
-    done = subprocess.run([*IMPORTTIME, str(program), "--version"], check=True, capture_output=True, text=True)
+def test_a_version_is_printed_without_loading_the_vmm(program: list[str]) -> None:
+    done = subprocess.run([*IMPORTTIME, *program, "--version"], check=True, capture_output=True, text=True)
     modules = imported(done.stderr) - bare_interpreter()
     assert done.stdout.startswith("Firecracker v")
     assert not NEVER_FOR_A_VERSION & first_parts(modules)
@@ -94,5 +94,5 @@ def test_the_first_request_is_answered_before_the_engine_is_loaded(modules_befor
     assert len(modules) <= MODULES_BEFORE_THE_FIRST_ANSWER, sorted(modules)
 
 
-def test_the_programs_own_packages_bring_no_typing_extensions(program: Path) -> None:
-    assert not list((program.parents[1] / "runtime").glob("typing_extensions*"))
+def test_the_programs_own_packages_bring_no_typing_extensions(program: list[str]) -> None:
+    assert not list(places.RUNTIME.glob("typing_extensions*"))

@@ -32,8 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"", "serde", "seccomp", "config", "cpu_templates", "boot", "host", "engine", "engine.soft", "engine.kvm"},
     "api": FLOOR | {"", "serde", "config", "vmm"},
     "jail": {"errors", "serde"},
+    "doctor": FLOOR | {"host", "jail", "vmm"},
     "cli": MACHINE
-    | {"", "serde", "seccomp", "config", "cpu_templates", "boot", "host", "engine", "vmm", "api", "jail"},
+    | {"", "serde", "seccomp", "config", "cpu_templates", "boot", "host", "engine", "vmm", "api", "jail", "doctor"},
     "sdk": FLOOR | {"", "serde", "config"},
     "testing": MACHINE | {"engine"},
 }

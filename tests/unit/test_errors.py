@@ -19,6 +19,7 @@ SPECIFICATION = os.path.join(os.path.dirname(__file__), "..", "..", "..", "share
 OURS = {
     "UnknownEngine": "the reference has one engine and no choice",
     "CpuIsFixed": "likewise",
+    "UnknownCommand": "the reference has no friendly program",
     "KernelLoadError": "the loader inside the reference has more words than the catalogue",
     "UnknownCpuVendor": "the catalogue has only its first words",
     "CpuValueMismatch": "the catalogue has its lines one by one",

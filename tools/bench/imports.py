@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from tools.dev import launcher
+
 
 class Import(NamedTuple):
     """One module; times in microseconds, dearer than without the measuring."""
@@ -18,11 +20,11 @@ class Import(NamedTuple):
     with_below_us: int
 
 
-def imports_of(program: Path) -> list[Import]:
-    """Start the program, ask it one thing, and read what it imported."""
+def imports_of(module: str) -> list[Import]:
+    """Start the program whose `entry` is in a module, ask it one thing, and read what it imported."""
     with tempfile.TemporaryDirectory(prefix="hibana-bench-") as folder:
         path, report = Path(folder) / "api.socket", Path(folder) / "imports"
-        command = [os.path.realpath(sys.executable), "-I", "-S", "-X", "importtime", str(program)]
+        command = [os.path.realpath(sys.executable), "-I", "-S", "-X", "importtime", "-c", launcher.statements(module)]
         with open(report, "wb") as stderr:
             process = subprocess.Popen(
                 [*command, "--api-sock", str(path)],

@@ -9,7 +9,7 @@ from tools.dev.say import Failure, say
 
 COMMANDS: Final[Mapping[str, str]] = {
     "run": "boot a microVM: a shell on a terminal; with `-- CMD…` run that, and exit with its code",
-    "build": "make the programs in build/bin",
+    "build": "make the programs in build/bin (--standalone: a folder that needs no Python)",
     "guest": "make kernels and initramfs images in build/guest (--update: from the newest Debian packages)",
     "test": "style, types and all tests; arguments go to pytest",
     "bench": "measure: `bench boot`, `startup`, `devices`, `guest-io`, `kvmboot` [--n N] [--json]",

@@ -1,37 +1,37 @@
-"""`build`: make the programs in build/bin.
+"""`build`: make the programs in build/bin; with `--standalone` also a folder that needs no Python."""
 
-A program is a launcher: a Python script whose first line names the interpreter, so that the kernel starts it without a
-shell in between and the process is called what the program is called. `-I -S` keeps the user's environment and the
-`site` module out: the two folders that are needed are put on the path by name.
-"""
-
-import os
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
-from tools.dev import places, venv
+from tools.dev import launcher, places, standalone, venv
+from tools.dev.say import Failure, say
 
 PROGRAMS: Final = {
     "firecracker": "hibana.cli.firecracker",
     "jailer": "hibana.cli.jailer",
     "cpu-template-helper": "hibana.cli.cpu_template_helper",
     "seccompiler-bin": "hibana.cli.seccompiler",
+    "hibana": "hibana.cli.hibana",
 }
-_FIRST_LINE_LIMIT: Final = 255  # BINPRM_BUF_SIZE - 1; the kernel cuts the rest off
 
 
 def main(arguments: Sequence[str]) -> int:
     """Build, and list what there is."""
-    ensure()
-    for name in PROGRAMS:
-        print((places.BIN / name).relative_to(places.ROOT))
+    if arguments not in ([], ["--standalone"]):
+        raise Failure(f"build: {' '.join(arguments)}? There is only --standalone.")
+    kinds = ensure()
+    for name, kind in kinds.items():
+        print(f"{(places.BIN / name).relative_to(places.ROOT)}  {kind}")
+    if not any(kind.startswith("native") for kind in kinds.values()):
+        say(f"no C compiler, or no libpython to link with: {launcher.HOW_TO_GET_ONE}")
+    if arguments:
+        folder = standalone.build(PROGRAMS)
+        print(f"{folder.relative_to(places.ROOT)}  {standalone.size_mib()} MiB")
     return 0
 
 
-def ensure() -> None:
-    """Bring build/bin up to date."""
+def ensure() -> dict[str, str]:
+    """Bring build/bin up to date; say of which kind each program is."""
     venv.ensure_runtime()
     places.BIN.mkdir(parents=True, exist_ok=True)
     for name, module in PROGRAMS.items():
@@ -62,3 +62,4 @@ def _write(path: Path, text: str) -> None:
     scratch.write_text(text)
     scratch.chmod(0o755)
     shutil.move(scratch, path)
+    return {name: launcher.make(places.BIN / name, module) for name, module in PROGRAMS.items()}

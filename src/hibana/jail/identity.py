@@ -10,12 +10,15 @@ import os
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from hibana.errors import JailReadError, os_text
+
 _PR_SET_NAME: Final = 15
 _PR_SET_MM: Final = 35
 _PR_SET_MM_MAP: Final = 14
 _NO_FD: Final = 0xFFFF_FFFF
 _LONGEST_NAME: Final = 15
 
+_STAT: Final = "/proc/self/stat"
 # The fields of /proc/self/stat that make a MemoryMap (proc(5)), and the first one behind the name in parentheses.
 _FIELDS: Final = (26, 27, 45, 46, 47, 28, 50, 51)
 _THIRD: Final = 3
@@ -62,9 +65,12 @@ _shown: Final[list[ctypes.Array[ctypes.c_char]]] = []  # what the kernel shows m
 
 
 def read_memory_map() -> MemoryMap:
-    """Ask the kernel, while there is a /proc."""
-    with open("/proc/self/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
+    """Ask the kernel, while there is a /proc. Raises JailReadError."""
+    try:
+        with open(_STAT) as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError as error:
+        raise JailReadError(path=_STAT, cause=os_text(error)) from error
     return MemoryMap(*(int(fields[number - _THIRD]) for number in _FIELDS))
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # the name of the engine is checked before the API socket exi
     from hibana.engine.interface import Engine
 
 CHOICES: Final = ("auto", "kvm", "soft")
+_MODULES: Final = {"soft": "hibana.engine.soft.engine"}
 
 
 def wanted_engine(option: str | None) -> str:
@@ -21,7 +22,14 @@ def wanted_engine(option: str | None) -> str:
 
 
 def choose_engine(name: str) -> "Engine":
-    """Open the engine called `name`; `auto` takes what works here. Raises EngineError with the reason.
+    """Open the engine called `name`, and say so; `auto` takes what works here. Raises EngineError with the reason."""
+    engine, why = select(name)
+    log.info(f"Running guest code on the {engine.name} engine: {why}")
+    return engine
+
+
+def select(name: str) -> "tuple[Engine, str]":
+    """Open an engine; give it, and the reason why it is this one. Raises EngineError.
 
     An engine is imported only when it comes into question: they are the largest part of the program.
     """
@@ -32,38 +40,39 @@ def choose_engine(name: str) -> "Engine":
     from hibana.engine.kvm.engine import KvmEngine
 
     kvm = KvmEngine()
-    reason = kvm.missing() or kvm.emulates()
-    if reason:
+    if reason := kvm.missing() or kvm.emulates():
         return _soft(reason)
-    log.info("Running guest code on the kvm engine: the host runs it at the speed of its CPU.")
-    return kvm
+    return kvm, "the host runs it at the speed of its CPU."
 
 
-def _kvm_asked_for() -> "Engine":
+def _kvm_asked_for() -> "tuple[Engine, str]":
     from hibana.engine.kvm.engine import KvmEngine
 
     engine = KvmEngine()
     if reason := engine.missing():
         raise EngineError(cause=f"The kvm engine cannot run here: {reason} Use --engine soft, or leave --engine out.")
-    log.info("Running guest code on the kvm engine: it was asked for.")
     if reason := engine.emulates():
         log.warn(f"The soft engine would be faster here: {reason}")
-    return engine
+    return engine, "it was asked for."
 
 
-def _soft(why: str) -> "Engine":
+def _soft(why: str) -> "tuple[Engine, str]":
     from hibana.engine.soft.engine import SoftEngine
 
     engine = SoftEngine()
     if reason := engine.missing():
         raise EngineError(cause=f"The soft engine cannot run here: {reason}")
-    log.info(f"Running guest code on the soft engine: {why}")
-    return engine
+    return engine, why
 
 
 def preload(name: str) -> None:
     """Load what the engines that `name` may choose from need of the host's files, for a process that will see none."""
     if name != "kvm":
-        from hibana.engine.soft import engine
+        from hibana.engine.soft import library
 
-        engine.preload()
+        library.preload()
+
+
+def modules(name: str) -> list[str]:
+    """Name the modules that choosing an engine imports."""
+    return [module for engine, module in _MODULES.items() if name in ("auto", engine)]

@@ -1,12 +1,11 @@
 """What `tools/devtool` does before anything is installed."""
 
 import importlib
-import os
 import subprocess
 
 import pytest
 
-from tools.dev import build, places
+from tools.dev import places
 from tools.dev.__main__ import COMMANDS
 
 
@@ -29,8 +28,3 @@ def test_an_unknown_command_is_refused_as_the_reference_does() -> None:
     done = devtool("nonsense")
     assert done.returncode == 1
     assert done.stderr == "Unknown command: nonsense. Please use `tools/devtool help` for help.\n"
-
-
-def test_a_launcher_is_started_by_the_kernel_itself() -> None:
-    first, *_ = build.launcher("hibana.cli.firecracker").splitlines()
-    assert first == f"#!{os.path.realpath(places.VENV / 'bin/python')} -IS"

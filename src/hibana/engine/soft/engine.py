@@ -44,11 +44,6 @@ class SoftEngine:
         return vm
 
 
-def preload() -> None:
-    """Load the library, if it is there, for a process that will see no files."""
-    library.preload()
-
-
 def _build(memory: GuestMemory, vcpu_count: int, bus: Bus) -> tuple[SoftVm, str]:
     """Make a virtual machine, and say what does not work in it."""
     processor = Processor()
