@@ -163,4 +163,4 @@ def _on_the_vcpu(running: Any) -> object:
 
 Running.get_version = _on_the_loop  # type: ignore[assignment, method-assign]
 Running.get_mmds = _on_the_vcpu  # type: ignore[assignment, method-assign]
-signals._arrived = lambda siginfo: None  # type: ignore[assignment]
+signals._arrived = lambda siginfo: None

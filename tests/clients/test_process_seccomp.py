@@ -44,7 +44,7 @@ def trapping(syscall: str, action: str = "trap") -> dict[str, Any]:
     return {"default_action": "allow", "filter_action": action, "filter": [{"syscall": syscall}]}
 
 
-# --- which threads ------------------------------------------------------------------------------------------------------
+# --- which threads ----------------------------------------------------------------------------------------------------
 
 
 def test_every_thread_is_filtered_once_the_guest_runs_and_none_before(start: Start, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_categories_may_be_written_in_any_case(start: Start, tmp_path: Path) -> 
     assert start("--seccomp-filter", filters, guest=RESET).wait() == 0
 
 
-# --- everything that the API can ask, filtered --------------------------------------------------------------------------
+# --- everything that the API can ask, filtered ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("io_engine", ["Sync", "Async"])
@@ -105,7 +105,7 @@ def test_what_clients_ask_of_a_running_microvm_is_allowed(io_engine: str, start:
     assert vmm.wait() == 0
 
 
-# --- a trapped call -----------------------------------------------------------------------------------------------------
+# --- a trapped call ---------------------------------------------------------------------------------------------------
 
 ON_THE_LOOP = "from hibana.vmm.running import Running\nimport os\nRunning.get_version = lambda self: {}"
 ON_THE_VCPU = f"{ON_THE_LOOP[:-2]}self._machine.ask_devices(lambda: {{}})"
@@ -136,7 +136,9 @@ def test_a_trapped_call_is_logged_counted_and_ends_the_process(
     assert not (vmm.folder / "folder").exists()
 
 
-@pytest.mark.parametrize("call", ["threading.Thread(target=print).start()", "os.posix_spawn('/bin/true', ['true'], {})"])
+@pytest.mark.parametrize(
+    "call", ["threading.Thread(target=print).start()", "os.posix_spawn('/bin/true', ['true'], {})"]
+)
 def test_what_the_c_library_does_with_all_signals_blocked_kills_at_once(call: str, start: Start) -> None:
     """No handler can run then, so there is no last word; but nor is there a thread or a program."""
     prelude = f"import threading\n{ON_THE_LOOP.replace('{}', call, 1)}"
@@ -173,7 +175,7 @@ def test_a_users_filter_may_kill_without_a_word(start: Start, tmp_path: Path) ->
     assert vmm.wait() == -signal.SIGSYS
 
 
-# --- filters that cannot be used ----------------------------------------------------------------------------------------
+# --- filters that cannot be used --------------------------------------------------------------------------------------
 
 
 def too_large(folder: Path) -> str:

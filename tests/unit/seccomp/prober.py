@@ -1,7 +1,7 @@
 """Makes system calls under our own filters: a program of its own, which makes each call in a child of its own.
 
-Input: one JSON list a line, [thread, number, arguments]. Output: one word a line, `runs` or `killed`. Arguments are 64-bit
-numbers, or the word `me` for the child's process.
+Input: one JSON list a line, [thread, number, arguments]. Output: one word a line, `runs` or `killed`. Arguments are
+64-bit numbers, or the word `me` for the child's process.
 """
 
 import ctypes
