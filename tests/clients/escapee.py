@@ -142,7 +142,7 @@ def _outcome(attack: Callable[[], object]) -> str:
         result: object = attack()
     except Exception as error:
         result = error
-    trapped = []
+    trapped: list[int] = []
     while True:
         try:
             record = os.read(signals._pipes[0], _SIGINFO.size)

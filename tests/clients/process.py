@@ -165,9 +165,10 @@ class Vmm:
         return Path(f"/proc/{self.process.pid}/comm").read_text().strip()
 
     def thread_names(self) -> list[str]:
-        """The names of its threads, the first thread's first."""
+        """The names of its threads, the first thread's first; a worker that KVM starts in the process is not one."""
         tasks = sorted(Path(f"/proc/{self.process.pid}/task").iterdir(), key=lambda task: int(task.name))
-        return [(task / "comm").read_text().strip() for task in tasks]
+        names = [(task / "comm").read_text().strip() for task in tasks]
+        return [name for name in names if not name.startswith("kvm-")]
 
     def stop(self) -> None:
         """End it, however it is."""

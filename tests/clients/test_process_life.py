@@ -71,12 +71,12 @@ def test_four_calls_boot_a_guest_whose_console_is_standard_output(start: Start, 
 
 
 def test_the_log_tells_the_story_of_a_boot(start: Start) -> None:
-    vmm = start("--level", "Debug", guest=RESET, api=None)
+    vmm = start("--level", "Debug", "--engine", "soft", guest=RESET, api=None)
     assert vmm.wait() == 0
     story = [
         "Running Firecracker v1.17.0-dev",
         "event_start: build microvm for boot",
-        "Running guest code on the soft engine: this build has no kvm engine yet.",
+        "Running guest code on the soft engine: it was asked for.",
         "Kernel loaded using Linux 64-bit boot protocol",
         "event_end: build microvm for boot",
         "event_start: boot microvm",

@@ -24,6 +24,7 @@ RESET: Final = bytes.fromhex(
 HALT: Final = bytes.fromhex("f4 eb fd")  # hlt, for ever
 SPIN: Final = bytes.fromhex("eb fe")  # jmp to itself
 TRIPLE_FAULT: Final = bytes.fromhex("0f 0b")  # ud2
+JUMP_TO_NOWHERE: Final = bytes.fromhex("b8 00 00 00 d0 ff e0")  # mov eax, 0xd0000000; jmp eax, in 32-bit mode
 TICK: Final = bytes.fromhex(
     "66 ba f8 03"  # mov dx, 0x3f8
     "b0 2e ee"  # mov al, '.'; out dx, al

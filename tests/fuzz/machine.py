@@ -86,7 +86,7 @@ class _Bus:
         if port == world.PORT_ACT:
             self._machine.act(value)
         elif port == world.PORT_PULSE:
-            self._machine.vm.pulse(value)
+            self._machine.vm.line(value)()
         elif port == world.PORT_KICK:
             self._machine.kick()
         elif port == world.PORT_END:

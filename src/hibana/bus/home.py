@@ -1,8 +1,10 @@
 """Where devices live: the thread on which they are called, and how the world outside reaches them there.
 
-Devices are called on one thread. On kvm that is the thread of the event loop. On soft it is the thread that runs the
-guest, because only there may guest memory change (design.md §2). A device sees one object with the same four verbs in
-both cases. All of them may be used on the devices' thread; and before the guest runs, also on the loop's.
+On soft, devices are called on the thread that runs the guest, because only there may guest memory change (design.md
+§2). On kvm they live on the thread of the event loop; the guest's accesses to their registers come from the threads of
+the vCPUs, and one lock sees to it that only one thread is with the devices at a time. A device sees one object with the
+same four verbs in both cases. All of them may be used wherever devices are called; and before the guest runs, on the
+loop's thread.
 
 A watched descriptor is reported once, and again only after its handler has run over there; so the loop never spins
 while a report is on its way. Who cannot use what is there forgets the descriptor until it can.
@@ -55,14 +57,14 @@ class _Watch:
 
     def report(self) -> None:
         """Carry the news to where devices live. On the loop's thread."""
-        self._home.post(self.handle)
+        self._home.deliver(self.handle)
 
     def handle(self) -> None:
         """Call the handler and listen again, unless it has lost interest."""
         if self.wanted:
             self._handler()
         if self.wanted:
-            self._home.loop.call(self.listen_again)
+            self._home.on_loop(self.listen_again)
 
     def listen_again(self) -> None:
         """Let the next report come. On the loop's thread."""
@@ -77,11 +79,18 @@ class _Watch:
 class Home:
     """Brings descriptors, timers and tasks to the thread where devices live."""
 
-    def __init__(self, loop: Loop, post: Callable[[Task], None]) -> None:
-        """Connect the loop with a thread; `post` runs a task on it and is safe from any thread."""
+    def __init__(self, loop: Loop, post: Callable[[Task], None], visit: Callable[[Task], None] | None = None) -> None:
+        """Connect the loop with a thread; `post` runs a task on it and is safe from any thread.
+
+        Where devices live on the loop's own thread, `visit` runs a task there at once.
+        """
         self.loop: Final = loop
         self.post: Final = post
         """Run a task where devices live, soon."""
+        self.deliver: Final = visit or post
+        """Bring news there; on the loop's thread."""
+        self.on_loop: Final[Callable[[Task], None]] = loop.call if visit is None else _at_once
+        """Have something done on the loop's thread after a delivery."""
         self._watches: dict[int, _Watch] = {}
 
     def watch(self, fd: int, handler: Task) -> None:
@@ -102,4 +111,8 @@ class Home:
         return appointment
 
     def _wait(self, seconds: float, appointment: Appointment) -> None:
-        self.loop.after(seconds, lambda: self.post(appointment.keep))
+        self.loop.after(seconds, lambda: self.deliver(appointment.keep))
+
+
+def _at_once(task: Task) -> None:
+    task()

@@ -12,6 +12,6 @@ class IrqLine:
     __slots__ = ("pulse",)
 
     def __init__(self, pulse: Callable[[], None]) -> None:
-        """Make a line out of whatever raises and lowers it: `lambda: vm.pulse(gsi)`, or a counter in a test."""
+        """Make a line out of whatever raises and lowers it: `vm.line(gsi)`, or a counter in a test."""
         # An attribute and not a method: an interrupt then costs one call less.
         self.pulse = pulse

@@ -5,7 +5,7 @@ owns what KVM owns: CPUs, local and I/O APIC, PIC, PIT and, where there is no pa
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from hibana.engine.state import VcpuState, VmState
@@ -29,11 +29,13 @@ class Reason(enum.Enum):
 
     KICKED = "kicked"
     SHUTDOWN = "shutdown"  # triple fault
+    POWERED_OFF = "powered off"  # the guest has asked the engine itself for its end
     FAILED = "failed"  # the engine cannot go on: an access it cannot emulate, an exception in a device
+    ABORTED = "aborted"  # the host's KVM has given the CPU up
 
 
 class Stop(NamedTuple):
-    """The end of one `Runner.run`: a reason, and for FAILED a sentence for the log."""
+    """The end of one `Runner.run`: a reason; for FAILED what happened, for ABORTED the whole sentence for the log."""
 
     reason: Reason
     detail: str = ""
@@ -75,11 +77,20 @@ class Vm(Protocol):
     @property
     def runners(self) -> Sequence[Runner]: ...
 
-    devices_follow_runner: bool
-    """True where only the runner's thread may touch guest memory: devices must be called on it (soft)."""
+    def line(self, gsi: int) -> Callable[[], None]:
+        """Connect an edge-triggered interrupt line, and give what raises and lowers it. Raises EngineError.
 
-    def pulse(self, gsi: int) -> None:
-        """Raise and lower an edge-triggered interrupt line. On soft: only on the runner's thread."""
+        On kvm it may be called on any thread, on soft only on the runner's.
+        """
+
+    def doorbell(self, addr: int, value: int) -> int | None:
+        """Let 32-bit writes of `value` to `addr` count up an eventfd instead of coming to the bus.
+
+        Gives the descriptor, which the VM closes; None where the bus is the shortest way (soft). Raises EngineError.
+        """
+
+    def note_pause(self) -> None:
+        """Tell the guest's clock that the guest stood still. Only while no runner runs."""
 
     def save(self) -> VmState:
         """Export the interrupt chips and clocks. Only while no runner runs."""
@@ -97,6 +108,8 @@ class Engine(Protocol):
     name: str
     takes_cpu_templates: bool
     """Whether users may change what CPUID and MSRs show."""
+    devices_follow_runner: bool
+    """True where only the runner's thread may touch guest memory: devices must be called on it (soft)."""
 
     def missing(self) -> str | None:
         """Say in one sentence why this engine cannot run here; None when it can."""

@@ -101,12 +101,31 @@ class DebugRegs(Struct):
 
 
 class VcpuEvents(Struct):
-    """What is about to be delivered (struct kvm_vcpu_events); nothing is in flight between two runs."""
+    """What is about to be delivered (struct kvm_vcpu_events).
 
+    `injected` is what the CPU has accepted but not begun to handle; on soft nothing is between two runs.
+    """
+
+    exception_injected: int = 0
+    exception_nr: int = 0
+    exception_has_error_code: int = 0
+    exception_pending: int = 0
+    exception_error_code: int = 0
+    interrupt_injected: int = 0
+    interrupt_nr: int = 0
+    interrupt_soft: int = 0
     interrupt_shadow: int = 0
+    nmi_injected: int = 0
     nmi_pending: int = 0
     nmi_masked: int = 0
     sipi_vector: int = 0
+    smi_smm: int = 0
+    smi_pending: int = 0
+    smi_smm_inside_nmi: int = 0
+    smi_latched_init: int = 0
+    triple_fault_pending: int = 0
+    exception_has_payload: int = 0
+    exception_payload: int = 0
 
 
 # mp_state (KVM_MP_STATE_*)
@@ -130,6 +149,8 @@ class VcpuState(Struct):
     """The 1024-byte register page (struct kvm_lapic_state): 32-bit registers every 16 bytes."""
     xcr0: int = 1
     mp_state: int = RUNNABLE
+    xsave: bytes = b""
+    """The XSAVE image from its header on: AVX and what came later. Empty where the engine has no more than `fpu`."""
 
 
 class IoapicState(Struct):

@@ -9,6 +9,7 @@ halted. `itertools.repeat` makes one that never is.
 import threading
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from hibana.engine.interface import KICKED, Bus, Reason, Stop
 from hibana.engine.state import (
@@ -82,13 +83,13 @@ class FakeRunner:
 class FakeVm:
     """A machine of fake parts that notes what the VMM does to it."""
 
-    devices_follow_runner = True
-
     def __init__(self, vcpu_count: int, guests: Iterable[Iterable[Step]], bus: Bus) -> None:
         self.vcpus = [FakeVcpu() for _ in range(vcpu_count)]
         self.runners = [FakeRunner(guest, bus) for guest in guests]
         self.pulses: list[int] = []
         """The GSI of every pulse."""
+        self.pauses = 0
+        """How often the guest was told that it had stood still."""
         self.written: list[tuple[int, int]] = []
         """(addr, size) of every write to guest memory from the host side."""
         self.closed = False
@@ -98,9 +99,16 @@ class FakeVm:
         """Note a write; what `GuestMemory.on_write` is set to."""
         self.written.append((addr, size))
 
-    def pulse(self, gsi: int) -> None:
-        """Note a pulse."""
-        self.pulses.append(gsi)
+    def line(self, gsi: int) -> Callable[[], None]:
+        """Give what notes a pulse."""
+        return partial(self.pulses.append, gsi)
+
+    def doorbell(self, addr: int, value: int) -> None:
+        """Have none: notifications come to the bus."""
+
+    def note_pause(self) -> None:
+        """Count a pause."""
+        self.pauses += 1
 
     def save(self) -> VmState:
         """Give the state of the chips."""
@@ -120,6 +128,7 @@ class FakeEngine:
 
     name = "fake"
     takes_cpu_templates = False
+    devices_follow_runner = True
 
     def __init__(self, *guests: Iterable[Step]) -> None:
         self._guests = guests or ((),)

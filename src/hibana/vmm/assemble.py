@@ -10,7 +10,7 @@ from functools import partial
 from hibana.boot.cmdline import Cmdline
 from hibana.boot.system import Images, describe_machine, load_images
 from hibana.boot.x86.registers import configure
-from hibana.bus.guest_bus import GuestBus
+from hibana.bus.guest_bus import GuestBus, SharedBus
 from hibana.bus.home import Home
 from hibana.bus.irq import IrqLine
 from hibana.bus.loop import Loop
@@ -42,6 +42,7 @@ from hibana.seccomp.install import install
 from hibana.units import MIB
 from hibana.vmm.attached import AttachedDrive, AttachedInterface, entropy_device, limit
 from hibana.vmm.blueprint import Blueprint
+from hibana.vmm.device_loop import DeviceLoop
 from hibana.vmm.machine import EXIT_OK, EndHandler, Machine
 from hibana.vmm.slots import MmioSlots
 
@@ -55,13 +56,15 @@ def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_en
         raise CpuTemplateError(cause=CpuIsFixed())
     memory = _allocate(plan.mem_size_mib, plan.huge_pages)
     bus = GuestBus()
+    devices = None if engine.devices_follow_runner else DeviceLoop(loop)
     try:
         cmdline = _cmdline(plan.boot_args)
-        vm = engine.create_vm(memory, plan.vcpu_count, bus)
+        vm = engine.create_vm(memory, plan.vcpu_count, SharedBus(bus, devices.lock) if devices else bus)
     except VmmError:
         memory.close()
         raise
-    machine = Machine(vm, memory, on_end, partial(install, plan.vcpu_filters))
+    machine = Machine(vm, memory, on_end, partial(install, plan.vcpu_filters), devices)
+    home = Home(loop, machine.post_to_devices, machine.visit_devices if devices else None)
     try:
         images = load_images(memory, plan.kernel_fd, plan.initrd_fd)
         log.debug(f"Kernel loaded using {images.kernel.entry.protocol.value}")
@@ -72,8 +75,9 @@ def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_en
             bus.mmio.insert(layout.BOOT_TIMER, boot_timer.SIZE, BootTimer(started))
         pools = Pools()
         slots = MmioSlots(bus, vm, memory, pools, cmdline)
-        _attach_virtio_devices(machine, plan, slots, Home(loop, machine.post_to_devices), cmdline)
+        _attach_virtio_devices(machine, plan, slots, home, cmdline)
         describe_machine(memory, pools.system, images, cmdline, plan.vcpu_count, slots.acpi_objects)
+        machine.on_start(lambda: _listen(home, slots))
         _configure_vcpus(vm, images)
     except VmmError:
         machine.close()
@@ -103,7 +107,7 @@ def _append(cmdline: Cmdline, item: str) -> None:
 
 
 def _attach_serial(machine: Machine, bus: GuestBus, vm: Vm, loop: Loop, config: SerialConfig) -> None:
-    irq = IrqLine(lambda: vm.pulse(layout.GSI_SERIAL))
+    irq = IrqLine(vm.line(layout.GSI_SERIAL))
     if config.serial_out_path is None:
         terminal = Terminal(_STDIN, _STDOUT)
         uart = Uart16550(_limited(SerialOutput(_STDOUT), config), irq)
@@ -133,7 +137,7 @@ def _open_serial_file(path: str) -> int:
 
 
 def _attach_keyboard(machine: Machine, bus: GuestBus, vm: Vm) -> None:
-    irq = IrqLine(lambda: vm.pulse(layout.GSI_KEYBOARD))
+    irq = IrqLine(vm.line(layout.GSI_KEYBOARD))
     machine.keyboard = I8042(irq, on_reset=lambda: machine.end(EXIT_OK))
     bus.ports.insert(layout.PORT_KEYBOARD, i8042.SIZE, machine.keyboard)
 
@@ -168,6 +172,12 @@ def _attached_drive(drive: Drive, home: Home) -> AttachedDrive:
         return AttachedDrive(drive, home)
     except VmmError as error:
         raise CreateDriveError(cause=error) from error
+
+
+def _listen(home: Home, slots: MmioSlots) -> None:
+    """Watch the doorbells; not before everything has gone well, because nobody would forget them."""
+    for fd, answer in slots.doorbells.items():
+        home.watch(fd, answer)
 
 
 def _configure_vcpus(vm: Vm, images: Images) -> None:

@@ -23,15 +23,39 @@ def wanted_engine(option: str | None) -> str:
 def choose_engine(name: str) -> "Engine":
     """Open the engine called `name`; `auto` takes what works here. Raises EngineError with the reason.
 
-    The soft engine is imported only when it is chosen: it is the largest part of the program.
+    An engine is imported only when it comes into question: they are the largest part of the program.
     """
     if name == "kvm":
-        raise EngineError(cause="This build has no kvm engine yet. Use --engine soft, or leave --engine out.")
+        return _kvm_asked_for()
+    if name == "soft":
+        return _soft("it was asked for.")
+    from hibana.engine.kvm.engine import KvmEngine
+
+    kvm = KvmEngine()
+    reason = kvm.missing() or kvm.emulates()
+    if reason:
+        return _soft(reason)
+    log.info("Running guest code on the kvm engine: the host runs it at the speed of its CPU.")
+    return kvm
+
+
+def _kvm_asked_for() -> "Engine":
+    from hibana.engine.kvm.engine import KvmEngine
+
+    engine = KvmEngine()
+    if reason := engine.missing():
+        raise EngineError(cause=f"The kvm engine cannot run here: {reason} Use --engine soft, or leave --engine out.")
+    log.info("Running guest code on the kvm engine: it was asked for.")
+    if reason := engine.emulates():
+        log.warn(f"The soft engine would be faster here: {reason}")
+    return engine
+
+
+def _soft(why: str) -> "Engine":
     from hibana.engine.soft.engine import SoftEngine
 
     engine = SoftEngine()
     if reason := engine.missing():
         raise EngineError(cause=f"The soft engine cannot run here: {reason}")
-    why = "it was asked for" if name == "soft" else "this build has no kvm engine yet"
-    log.info(f"Running guest code on the soft engine: {why}.")
+    log.info(f"Running guest code on the soft engine: {why}")
     return engine

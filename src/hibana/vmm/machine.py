@@ -8,6 +8,7 @@ from hibana.config.net import NetworkInterfaceUpdateConfig
 from hibana.engine.interface import Reason, Stop, Vm
 from hibana.memory.guest import GuestMemory
 from hibana.observe import log
+from hibana.observe.failure import described
 from hibana.observe.metrics_groups import METRICS
 from hibana.vmm.vcpu_thread import VcpuThread
 
@@ -22,6 +23,14 @@ EndHandler = Callable[[], None]
 
 Ask = Callable[[Callable[[], None]], None]
 """Runs a function where devices live and waits until it has; its exceptions come out."""
+
+
+class DeviceThread(Protocol):
+    """Where devices live: a vCPU's thread on soft, the loop's on kvm."""
+
+    def post(self, task: Callable[[], None]) -> None: ...
+
+    def ask(self, question: Callable[[], T]) -> T: ...
 
 
 class Keyboard(Protocol):
@@ -45,8 +54,18 @@ class ChangeableInterface(Protocol):
 class Machine:
     """A microVM whose parts have been put together; it starts paused."""
 
-    def __init__(self, vm: Vm, memory: GuestMemory, on_end: EndHandler, confine: Callable[[], None]) -> None:
-        """Take over the engine's VM and the RAM; each vCPU thread begins with `confine`."""
+    def __init__(
+        self,
+        vm: Vm,
+        memory: GuestMemory,
+        on_end: EndHandler,
+        confine: Callable[[], None],
+        devices: DeviceThread | None = None,
+    ) -> None:
+        """Take over the engine's VM and the RAM.
+
+        Each vCPU thread begins with `confine`; devices live on the first runner's thread if they have no other.
+        """
         self._vm = vm
         self._memory = memory
         self._on_end = on_end
@@ -64,14 +83,19 @@ class Machine:
         self.threads: Sequence[VcpuThread] = [
             VcpuThread(index, runner, self._stopped, confine) for index, runner in enumerate(vm.runners)
         ]
+        self._devices: DeviceThread = devices or self.threads[0]
 
     def post_to_devices(self, task: Callable[[], None]) -> None:
         """Run a task where devices live, once the guest runs: while it is paused, its devices rest (api.md §4.3)."""
-        self.threads[0].post(lambda: self._run_or_keep(task))
+        self._devices.post(lambda: self._run_or_keep(task))
+
+    def visit_devices(self, task: Callable[[], None]) -> None:
+        """Do so at once, on the loop's thread where devices live there."""
+        self._devices.ask(lambda: self._run_or_keep(task))
 
     def ask_devices(self, question: Callable[[], T]) -> T:
         """Run a function where devices live, paused or not, and give its answer. Raises what it raises."""
-        return self.threads[0].ask(question)
+        return self._devices.ask(question)
 
     def on_start(self, starter: Callable[[], None]) -> None:
         """Call `starter` on the loop's thread right before the guest first runs."""
@@ -96,11 +120,13 @@ class Machine:
         for thread in self.threads:
             thread.pause()
         self.ask_devices(self._rest)
+        if not self.paused:
+            self._vm.note_pause()
         self.paused = True
 
     def resume(self) -> None:
         """Let all vCPUs run. Raises VcpusDoNotAnswer."""
-        self.threads[0].post(self._wake)
+        self.ask_devices(self._wake)
         for thread in self.threads:
             thread.resume()
         self.paused = False
@@ -130,7 +156,13 @@ class Machine:
         if self._devices_rest:
             self._kept.append(task)
         else:
+            self._run(task)
+
+    def _run(self, task: Callable[[], None]) -> None:
+        try:
             task()
+        except Exception as error:  # ours: a device has a bug, and its microVM ends in order
+            self._stopped(Stop(Reason.FAILED, described(error)))
 
     def _rest(self) -> None:
         self._devices_rest = True
@@ -139,12 +171,17 @@ class Machine:
         self._devices_rest = False
         kept, self._kept = self._kept, []
         for task in kept:
-            task()
+            self._run(task)
 
     def _stopped(self, stop: Stop) -> None:
+        if stop.reason is Reason.POWERED_OFF:
+            self.end(EXIT_OK)
+            return
         METRICS.vcpu.failures += 1
         if stop.reason is Reason.SHUTDOWN:
             log.error("Unexpected exit reason on vcpu run: Shutdown")
+        elif stop.reason is Reason.ABORTED:
+            log.error(stop.detail)
         else:
             log.error(f"Failure during vcpu run: {stop.detail}")
         self.end(EXIT_GENERIC)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from hibana.engine.interface import Engine
-from tests.contract.engine.deviations import DEVIATIONS
-from tests.contract.engine.engines import ENGINES, find
+from tests.contract.engine.deviations import DEVIATIONS, EMULATING_KVM
+from tests.contract.engine.engines import ENGINES, emulates, find
 from tests.contract.engine.harness import Boot, Guest
 
 
@@ -25,6 +25,9 @@ def _deviation(request: pytest.FixtureRequest, engine: Engine) -> None:
     case = request.node.name.replace(f"[{engine.name}]", "").replace(f"[{engine.name}-", "[")
     if reason := DEVIATIONS.get(engine.name, {}).get(case):
         request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+    elif emulates(engine.name) and (reason := EMULATING_KVM.get(case)):
+        reason = f"this host's KVM emulates guest code: {reason}"
+        request.node.add_marker(pytest.mark.xfail(reason=reason, strict=False))
 
 
 @pytest.fixture

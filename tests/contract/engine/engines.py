@@ -22,6 +22,15 @@ def find(name: str) -> tuple[Engine | None, str]:
     return (None, reason) if reason else (engine, "")
 
 
+def emulates(name: str) -> bool:
+    """Tell whether an engine only hands guest code to an emulator in the kernel (a PVM flavour of KVM)."""
+    if name != "kvm":
+        return False
+    from hibana.engine.kvm import probe
+
+    return probe.measure().emulates
+
+
 def _exists(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None

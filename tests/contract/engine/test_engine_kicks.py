@@ -257,7 +257,7 @@ def test_each_interrupt_and_exception_happens_once(boot: Boot) -> None:
     interrupts: .long 0
     exceptions: .long 0
     """)
-    guest.bus.reactions[guests.PORT_ACT] = guest.vm.pulse
+    guest.bus.reactions[guests.PORT_ACT] = guest.pulse
     _busy_until_kicked_enough(guest)
     with guest.kicked_often():
         total = guest.run()

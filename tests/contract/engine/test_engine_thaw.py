@@ -186,7 +186,7 @@ def test_a_halted_cpu_of_an_old_vm_is_woken_by_a_line_of_the_new_one(boot: Boot,
         threading.Timer(0.02, guest.kick).start()
         assert guest.run_once() == KICKED
     guest.thaw(chips_first=chips_first)
-    guest.vm.pulse(5)  # no runner runs: this thread may stand in for it
+    guest.pulse(5)  # no runner runs: this thread may stand in for it
     assert guest.run() == 7
 
 

@@ -74,7 +74,7 @@ def test_a_vm_has_a_runner_for_each_guest_and_notes_what_is_done_to_it() -> None
     vm = engine.create_vm(memory, 4, RecordingBus())
     assert (len(vm.vcpus), len(vm.runners)) == (4, 2)
     memory.write(0x1000, b"abc")
-    vm.pulse(4)
+    vm.line(4)()
     vm.close()
     assert (vm.written, vm.pulses, vm.closed) == ([(0x1000, 3)], [4], True)
     assert engine.vms == [vm]

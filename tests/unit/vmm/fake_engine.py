@@ -1,6 +1,9 @@
 """An engine without CPUs: guest code is the test, which sees the bus, the RAM and the interrupts."""
 
+import os
 import threading
+from collections.abc import Callable
+from functools import partial
 
 from hibana.engine.interface import KICKED, Bus, Stop
 from hibana.engine.state import (
@@ -53,8 +56,6 @@ class FakeRunner:
 class FakeVm:
     """One machine of the fake engine (fulfils `engine.interface.Vm`)."""
 
-    devices_follow_runner = True
-
     def __init__(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
         self.memory = memory
         self.bus = bus
@@ -63,8 +64,14 @@ class FakeVm:
         self.pulses: list[int] = []
         self.closed = False
 
-    def pulse(self, gsi: int) -> None:
-        self.pulses.append(gsi)
+    def line(self, gsi: int) -> Callable[[], None]:
+        return partial(self.pulses.append, gsi)
+
+    def doorbell(self, addr: int, value: int) -> int | None:
+        return None
+
+    def note_pause(self) -> None:
+        pass
 
     def save(self) -> VmState:
         return VmState(IoapicState(), PicState(), PicState(), PitState())
@@ -76,11 +83,36 @@ class FakeVm:
         self.closed = True
 
 
+class FakeVmWithDoorbells(FakeVm):
+    """One that can hang doorbells, as kvm does: the test rings them."""
+
+    def __init__(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
+        super().__init__(memory, vcpu_count, bus)
+        self.doorbells: dict[tuple[int, int], int] = {}
+        self.pauses = 0
+
+    def doorbell(self, addr: int, value: int) -> int:
+        fd = self.doorbells[addr, value] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return fd
+
+    def ring(self, addr: int, value: int) -> None:
+        os.eventfd_write(self.doorbells[addr, value], 1)
+
+    def note_pause(self) -> None:
+        self.pauses += 1
+
+    def close(self) -> None:
+        super().close()
+        for fd in self.doorbells.values():
+            os.close(fd)
+
+
 class FakeEngine:
     """Remembers the machine it made last (fulfils `engine.interface.Engine`)."""
 
     name = "fake"
     takes_cpu_templates = False
+    devices_follow_runner = True
 
     def __init__(self) -> None:
         self.vm: FakeVm
@@ -90,4 +122,15 @@ class FakeEngine:
 
     def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> FakeVm:
         self.vm = FakeVm(memory, vcpu_count, bus)
+        return self.vm
+
+
+class FakeEngineForLoop(FakeEngine):
+    """An engine whose devices live on the loop's thread."""
+
+    devices_follow_runner = False
+    vm: FakeVmWithDoorbells
+
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> FakeVmWithDoorbells:
+        self.vm = FakeVmWithDoorbells(memory, vcpu_count, bus)
         return self.vm

@@ -1,5 +1,8 @@
 """A virtual machine on the soft engine: one processor, its vCPUs, the chips between them and the devices."""
 
+from collections.abc import Callable
+from functools import partial
+
 from hibana.engine.interface import Bus
 from hibana.engine.soft import exits
 from hibana.engine.soft.processor import Processor
@@ -11,8 +14,6 @@ from hibana.memory.guest import GuestMemory
 
 class SoftVm:
     """The whole machine belongs to the thread of its only runner."""
-
-    devices_follow_runner = True
 
     def __init__(self, processor: Processor, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
         self._processor = processor
@@ -27,9 +28,15 @@ class SoftVm:
         self.runners = [runner]
         self._interrupts = runner.interrupts
 
-    def pulse(self, gsi: int) -> None:
-        """Raise and lower an edge-triggered interrupt line; only on the runner's thread."""
-        self._interrupts.pulse(gsi)
+    def line(self, gsi: int) -> Callable[[], None]:
+        """Give what raises and lowers an edge-triggered interrupt line; only on the runner's thread."""
+        return partial(self._interrupts.pulse, gsi)
+
+    def doorbell(self, addr: int, value: int) -> None:
+        """Have nothing shorter than the bus, on which devices are called by the runner's thread."""
+
+    def note_pause(self) -> None:
+        """Have nothing to tell: there is no paravirtual clock."""
 
     def save(self) -> VmState:
         """Export the interrupt chips and clocks. Only while no runner runs."""

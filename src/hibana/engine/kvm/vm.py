@@ -1,0 +1,95 @@
+"""A virtual machine of the kernel's: RAM, interrupt chips, vCPUs, and the eventfds between them and the devices."""
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+from hibana.engine.interface import Bus
+from hibana.engine.kvm import abi, chips, kick
+from hibana.engine.kvm.cpuid import normalize
+from hibana.engine.kvm.host import Host
+from hibana.engine.kvm.lines import Lines
+from hibana.engine.kvm.msr import saved_msrs
+from hibana.engine.kvm.runner import KvmRunner
+from hibana.engine.kvm.slots import Slots
+from hibana.engine.kvm.vcpu import KvmVcpu
+from hibana.engine.state import VmState
+from hibana.errors import EngineError, os_text
+from hibana.memory.guest import GuestMemory
+from hibana.memory.layout import KVM_TSS
+from hibana.observe import log
+from hibana.observe.metrics_groups import METRICS
+
+_SLOTS_IF_UNKNOWN: Final = 32
+
+
+class KvmVm:
+    """One runner and one vCPU for each CPU; everything is in the kernel, and this holds on to it."""
+
+    def __init__(self, host: Host, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
+        """Make it, in the reference's order (machine.md §4.3). Raises EngineError, and then leaves nothing behind."""
+        self.vcpus: list[KvmVcpu] = []
+        self.runners: list[KvmRunner] = []
+        cpuid = host.supported_cpuid()
+        self.fd: Final = host.create_vm()
+        self._lines = Lines(self.fd)
+        try:
+            slot_limit = host.capability(abi.KVM_CAP_NR_MEMSLOTS) or _SLOTS_IF_UNKNOWN
+            msrs = saved_msrs(host.msr_index_list())
+            xsave_size = abi.call(self.fd, abi.KVM_CHECK_EXTENSION, abi.KVM_CAP_XSAVE2) or abi.XSAVE.size
+            abi.call_with_address(self.fd, abi.KVM_SET_TSS_ADDR, KVM_TSS)
+            abi.call(self.fd, abi.KVM_CREATE_IRQCHIP)
+            abi.put(self.fd, abi.KVM_CREATE_PIT2, abi.PIT_CONFIG, abi.KVM_PIT_SPEAKER_DUMMY)
+            kick.admit()
+            page_size = host.vcpu_page_size()
+            for index in range(vcpu_count):
+                vcpu = KvmVcpu(abi.call(self.fd, abi.KVM_CREATE_VCPU, index), msrs, xsave_size)
+                self.vcpus.append(vcpu)
+                self.runners.append(_runner(vcpu, page_size, bus))
+            self.slots: Final = Slots(self.fd, memory, slot_limit)
+            for index, vcpu in enumerate(self.vcpus):
+                vcpu.set_cpuid(normalize(cpuid, index, vcpu_count))
+        except BaseException:
+            self.close()
+            raise
+
+    def line(self, gsi: int) -> Callable[[], None]:
+        """Connect an interrupt line, and give what pulses it, on any thread. Raises EngineError."""
+        return self._lines.interrupt(gsi)
+
+    def doorbell(self, addr: int, value: int) -> int:
+        """Let 32-bit writes of `value` to `addr` count up an eventfd. Raises EngineError."""
+        return self._lines.doorbell(addr, value)
+
+    def note_pause(self) -> None:
+        """Tell the guest's clock that the guest stood still. Only while no runner runs."""
+        for vcpu in self.vcpus:
+            try:
+                vcpu.note_pause()
+            except EngineError as error:
+                METRICS.vcpu.kvmclock_ctrl_fails += 1
+                log.warn(f"KVM_KVMCLOCK_CTRL call failed {error.facts['cause']}")
+
+    def save(self) -> VmState:
+        """Export the interrupt chips and clocks. Only while no runner runs."""
+        return chips.save(self.fd)
+
+    def load(self, state: VmState) -> None:
+        """Replace them."""
+        chips.load(self.fd, state)
+
+    def close(self) -> None:
+        """Free everything. Only after all runner threads have ended."""
+        for runner in self.runners:
+            runner.close()
+        for vcpu in self.vcpus:
+            os.close(vcpu.fd)
+        self._lines.close()
+        os.close(self.fd)
+
+
+def _runner(vcpu: KvmVcpu, page_size: int, bus: Bus) -> KvmRunner:
+    try:
+        return KvmRunner(vcpu.fd, page_size, bus)
+    except OSError as error:
+        raise EngineError(cause=f"mapping a vCPU's page: {os_text(error)}") from error
