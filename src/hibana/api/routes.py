@@ -19,6 +19,7 @@ from hibana.errors import (
     EmptyId,
     EmptyPatch,
     EmptyPut,
+    Fatal,
     GetWithBody,
     InvalidId,
     InvalidPathMethod,
@@ -95,6 +96,8 @@ class Dispatcher:
     def _carry_out(self, call: Call, start_ns: int) -> Response:
         try:
             answer = self._controller.perform(call)
+        except Fatal:
+            raise
         except VmmError as error:
             log.error(f"Received Error. Status code: {STATUS[error.status]}. Message: {error}")
             return fault(error)

@@ -168,7 +168,10 @@ class Ring:
         return results
 
     def exchange(self, file: int) -> None:
-        """Work on another open file from now on; nothing may be under way. Raises IoUringFileError."""
+        """Work on another open file from now on; nothing may be under way.
+
+        Raises IoUringFileError, and then has no file at all: the kernel takes the former one away first.
+        """
         fds = ctypes.create_string_buffer(_FD.pack(file))
         try:
             _call(_REGISTER, self._fd, _REGISTER_FILES_UPDATE, _FILES_UPDATE.pack(0, ctypes.addressof(fds)), 1)

@@ -20,9 +20,12 @@ _PROGRAM: Final = Struct("@HP")  # struct sock_fprog: how many instructions, and
 
 
 def install(programs: Sequence[bytes]) -> None:
-    """Filter the calling thread: a system call runs if all programs allow it. Raises FilterTooLong, FilterRefused."""
+    """Filter the calling thread: what all programs allow runs; one without instructions does not count.
+
+    Raises FilterTooLong, FilterRefused.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    for code in programs:
+    for code in filter(None, programs):
         count = len(code) // INSTRUCTION.size
         if count > MAX_INSTRUCTIONS:
             raise FilterTooLong

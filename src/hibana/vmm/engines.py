@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # the name of the engine is checked before the API socket exi
     from hibana.engine.interface import Engine
 
 CHOICES: Final = ("auto", "kvm", "soft")
-_MODULES: Final = {"soft": "hibana.engine.soft.engine"}
+_MODULES: Final = {"kvm": "hibana.engine.kvm.engine", "soft": "hibana.engine.soft.engine"}
 
 
 def wanted_engine(option: str | None) -> str:

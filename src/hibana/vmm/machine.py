@@ -8,6 +8,7 @@ from hibana.config.net import NetworkInterfaceUpdateConfig
 from hibana.engine.interface import Reason, Stop, Vm
 from hibana.memory.guest import GuestMemory
 from hibana.observe import log
+from hibana.observe.failure import described
 from hibana.observe.metrics_groups import METRICS
 from hibana.vmm.vcpu_thread import VcpuThread
 
@@ -63,7 +64,7 @@ class Machine:
     ) -> None:
         """Take over the engine's VM and the RAM.
 
-        Each vCPU thread begins with `confine`. Devices live on the first runner's thread if they have no other.
+        Each vCPU thread begins with `confine`; devices live on the first runner's thread if they have no other.
         """
         self._vm = vm
         self._memory = memory
@@ -160,10 +161,8 @@ class Machine:
     def _run(self, task: Callable[[], None]) -> None:
         try:
             task()
-        except Exception:  # ours: a device has a bug, and its microVM ends in order
-            from traceback import format_exc  # 7 ms that nobody else has to wait for
-
-            self._stopped(Stop(Reason.FAILED, format_exc()))
+        except Exception as error:  # ours: a device has a bug, and its microVM ends in order
+            self._stopped(Stop(Reason.FAILED, described(error)))
 
     def _rest(self) -> None:
         self._devices_rest = True

@@ -29,6 +29,17 @@ def elsewhere(function, *arguments):
     threading.Thread(target=function, args=arguments, daemon=True).start()
 
 """
+TRAP = """
+from hibana.seccomp import bpf
+from hibana.seccomp.bpf import Label, Step
+from hibana.seccomp.install import install
+
+def trapping(number):
+    fine = Label()
+    return bpf.pack(bpf.assemble([
+        Step(bpf.LOAD, bpf.NUMBER), Step(bpf.JUMP_EQUAL, number, otherwise=fine), Step(bpf.RETURN, bpf.TRAP),
+        fine, Step(bpf.RETURN, bpf.ALLOW)]))
+"""
 EPILOGUE = """
 loop.after(10, loop.stop)
 loop.run()
@@ -111,15 +122,10 @@ def test_a_sent_sigsys_is_unexpected(tmp_path: "os.PathLike[str]") -> None:
 
 
 def test_a_system_call_that_seccomp_traps_is_named(tmp_path: "os.PathLike[str]") -> None:
-    story = """
-import struct
+    story = f"""
+{TRAP}
 def trapped():
-    load, equal, answer = 0x20, 0x15, 0x06  # BPF: load the number; if it is getppid, trap; else allow
-    program = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in (
-        (load, 0, 0, 0), (equal, 0, 1, 110), (answer, 0, 0, 0x00030000), (answer, 0, 0, 0x7FFF0000))))
-    filter = struct.pack("<HxxxxxxQ", 4, ctypes.addressof(program))
-    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
-    assert libc.prctl(22, 2, filter) == 0  # PR_SET_SECCOMP, for this thread
+    install([trapping(110)])
     libc.getppid()
 elsewhere(trapped)
 """
@@ -130,6 +136,53 @@ elsewhere(trapped)
         "Shutting down VM after intercepting a bad syscall (110).",
     ]
     assert outcome.metrics["seccomp"]["num_faults"] == 1
+
+
+def test_a_system_call_that_seccomp_traps_fails_and_the_process_ends_wherever_it_was_made(
+    tmp_path: "os.PathLike[str]",
+) -> None:
+    story = f"""
+{TRAP}
+def trapped():
+    install([trapping(110)])
+    print(libc.getppid(), flush=True)
+loop.call(trapped)
+"""
+    outcome = run(story, tmp_path)
+    assert outcome.code == 148
+    assert outcome.messages == [
+        "-1",
+        "Shutting down VM after intercepting signal 31, code 1.",
+        "Shutting down VM after intercepting a bad syscall (110).",
+    ]
+
+
+def test_a_process_that_nobody_hears_any_more_ends_when_the_pipe_is_full(tmp_path: "os.PathLike[str]") -> None:
+    story = f"""
+{TRAP}
+def trapped():
+    install([trapping(110)])
+    while True:
+        libc.getppid()
+loop.call(trapped)
+"""
+    outcome = run(story, tmp_path)
+    assert outcome.code == 148
+    assert outcome.messages == []
+
+
+def test_what_fails_because_of_a_filter_is_told_as_a_trap(tmp_path: "os.PathLike[str]") -> None:
+    story = f"""
+{TRAP}
+install([trapping(83)])
+try:
+    os.mkdir("folder")
+finally:
+    signals.answer()
+"""
+    outcome = run(story, tmp_path)
+    assert outcome.code == 148
+    assert outcome.messages[-1] == "Shutting down VM after intercepting a bad syscall (83)."
 
 
 def test_a_broken_pipe_is_counted_and_survived(tmp_path: "os.PathLike[str]") -> None:

@@ -114,6 +114,35 @@ def test_an_operation_that_is_not_on_the_list_is_refused(make_ring: Callable[...
     assert os.pread(file, 1, 0) == b"0"
 
 
+def test_another_file_takes_the_place_of_the_first(make_ring: Callable[..., Ring]) -> None:
+    ring, room = make_ring(), Room(bytes(5))
+    other = os.memfd_create("other")
+    os.write(other, b"OTHER")
+    ring.exchange(other)
+    os.close(other)
+    ring.push(READ, 0, room.addr, 5, 1)
+    ring.submit(wait_for=1)
+    assert (ring.reap(), room.content) == ([(1, 5)], b"OTHER")
+
+
+def test_a_file_that_is_not_open_is_refused_and_the_ring_has_none(make_ring: Callable[..., Ring]) -> None:
+    ring, room = make_ring(), Room(bytes(5))
+    with pytest.raises(IoUringFileError, match=r"Could not register file: Bad file descriptor \(os error 9\)"):
+        ring.exchange(999)
+    ring.push(READ, 0, room.addr, 5, 1)
+    ring.submit(wait_for=1)
+    assert ring.reap() == [(1, -errno.EBADF)]
+
+
+@pytest.mark.parametrize(
+    "code", [0, 2, 4, 9, 11, 13]
+)  # buffers, files, eventfd, credentials, restrictions, files again
+def test_a_ring_can_be_taught_nothing_more(code: int, make_ring: Callable[..., Ring], file: int) -> None:
+    ring = make_ring()
+    with pytest.raises(PermissionError):
+        io_uring._call(427, ring._fd, code, file.to_bytes(16, "little"), 1)
+
+
 def test_it_gives_everything_back(file: int) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     try:

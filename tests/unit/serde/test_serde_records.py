@@ -3,7 +3,7 @@
 import base64
 import string
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import msgspec
 import pytest
@@ -23,6 +23,7 @@ from hibana.config.vm_state import Vm
 from hibana.errors import JsonError
 from hibana.serde.reader import Reader
 from hibana.serde.records import decode, decode_any
+from hibana.serde.shapes import U8, Tagged
 
 
 def _records(place: Endpoint | Fork) -> list[Any]:
@@ -138,6 +139,37 @@ def test_every_key_of_a_record_given_twice_is_refused(record: msgspec.Struct) ->
         body = b'{"%s":%s,"%s":%s}' % (key.encode(), value, key.encode(), value)
         with pytest.raises(JsonError, match=f"duplicate field `{key}`"):
             decode(body, type(record))
+
+
+class Paint(msgspec.Struct):
+    tint: Annotated[str | tuple[str, int], Tagged((("plain", None), ("grey", U8)))]
+
+
+@pytest.mark.parametrize(
+    ("text", "tint"),
+    [
+        (b'{"tint":"plain"}', "plain"),
+        (b'{"tint":{"plain":null}}', "plain"),
+        (b'{"tint":{"grey":255}}', ("grey", 255)),
+    ],
+)
+def test_a_variant_may_come_with_a_value(text: bytes, tint: object) -> None:
+    assert decode(text, Paint).tint == tint
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (b'{"tint":"grey"}', "invalid type: unit variant, expected newtype variant at line 1 column 15"),
+        (b'{"tint":{"grey":256}}', "invalid value: integer `256`, expected u8 at line 1 column 19"),
+        (b'{"tint":{"plain":1}}', "invalid type: integer `1`, expected unit at line 1 column 18"),
+        (b'{"tint":"red"}', "unknown variant `red`, expected `plain` or `grey` at line 1 column 13"),
+    ],
+)
+def test_a_variant_without_its_value_is_refused(text: bytes, complaint: str) -> None:
+    with pytest.raises(JsonError) as refused:
+        decode(text, Paint)
+    assert str(refused.value) == complaint
 
 
 def test_a_variant_may_be_written_the_long_way() -> None:

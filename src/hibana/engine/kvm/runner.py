@@ -22,6 +22,7 @@ from hibana.engine.interface import KICKED, SHUTDOWN, Bus, Reason, Stop
 from hibana.engine.kvm import abi, kick
 from hibana.errors import os_text
 from hibana.observe import log
+from hibana.observe.failure import described
 
 _EXIT_REASON: Final = abi.RUN_EXIT_REASON // 4
 _UNION: Final = abi.RUN_UNION
@@ -66,10 +67,8 @@ class KvmRunner:
         self._thread = _thread.get_native_id()
         try:
             return self._loop()
-        except Exception:
-            from traceback import format_exc  # 7 ms that nobody else has to wait for
-
-            return Stop(Reason.FAILED, format_exc())
+        except Exception as error:
+            return Stop(Reason.FAILED, described(error))
         finally:
             self._thread = 0
 

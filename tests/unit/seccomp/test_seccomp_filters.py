@@ -1,0 +1,86 @@
+"""Which programs the threads get, and what two categories on one thread amount to."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hibana.errors import SeccompError
+from hibana.seccomp import bpf, container, filters
+from hibana.seccomp.compiler import ARCHITECTURES, answer, compile_filter
+from hibana.seccomp.container import Program
+from hibana.seccomp.policy import Filter, SyscallRule
+from hibana.seccomp.syscalls import NUMBERS
+from tests.unit.seccomp import policies
+from tests.unit.seccomp.kernel import X86_64, Call, meaning, run
+
+ME = 4711
+TGKILL = NUMBERS["tgkill"][0] or 0
+
+
+def program(wanted: Filter) -> Program:
+    return Program(bpf.pack(compile_filter(wanted, ARCHITECTURES["x86_64"])), answer(wanted.default_action))
+
+
+@given(policies.filters(), policies.filters(), st.integers())
+def test_the_second_program_answers_where_no_rule_of_the_first_matches(first: Filter, then: Filter, seed: int) -> None:
+    both = bpf.unpack(filters.chained(program(first), program(then).code))
+    for call in policies.calls_near(Filter("trap", "allow", first.rules + then.rules), X86_64, seed, 200):
+        decided = meaning(first, call)
+        assert run(both, call) == (decided if decided != answer(first.default_action) else meaning(then, call))
+
+
+def test_no_program_beside_another_is_no_filter() -> None:
+    some = program(Filter("trap", "allow", []))
+    assert filters.chained(Program(b"", 0), some.code) == filters.chained(some, b"") == b""
+
+
+def test_signals_go_to_this_process_only() -> None:
+    own = bpf.unpack(filters.own_signals(ME))
+    assert run(own, Call(TGKILL, (ME, 1, 35, 0, 0, 0))) == bpf.ALLOW
+    assert run(own, Call(TGKILL, (ME + 1, 1, 35, 0, 0, 0))) == bpf.TRAP
+    assert run(own, Call(TGKILL - 1, (ME + 1, 1, 35, 0, 0, 0))) == bpf.ALLOW
+
+
+def file_of(folder: Path, **programs: Program) -> str:
+    (folder / "filters").write_bytes(container.write(programs))
+    return str(folder / "filters")
+
+
+def test_the_loops_thread_gets_both_of_its_categories_and_a_vcpu_its_own(tmp_path: Path) -> None:
+    vmm = program(Filter("trap", "allow", [SyscallRule("read")]))
+    api = program(Filter("trap", "allow", [SyscallRule("write")]))
+    vcpu = program(Filter("trap", "allow", [SyscallRule("close")]))
+    path = file_of(tmp_path, vmm=vmm, API=api, vCpu=vcpu)
+    (loop,), (own,) = filters.from_file(path, api=True)("soft")
+    assert [run(bpf.unpack(loop), Call(number)) == bpf.ALLOW for number in range(4)] == [True, True, False, False]
+    assert own == vcpu.code
+    assert filters.from_file(path, api=False)("kvm") == ((vmm.code,), (vcpu.code,))
+
+
+@pytest.mark.parametrize(
+    ("categories", "sentence"),
+    [
+        ("vmm api", "Seccomp error: Missing thread category: vcpu"),
+        ("", "Seccomp error: Missing thread category: vmm"),
+        ("vmm api vcpu gpu Disk", "Seccomp error: Invalid thread categories: disk,gpu"),
+    ],
+)
+def test_there_are_three_categories(categories: str, sentence: str, tmp_path: Path) -> None:
+    some = program(Filter("trap", "allow", []))
+    path = file_of(tmp_path, **dict.fromkeys(categories.split(), some))
+    with pytest.raises(SeccompError) as refused:
+        filters.from_file(path, api=False)
+    assert str(refused.value) == sentence
+
+
+def test_none_are_none() -> None:
+    assert filters.unfiltered("soft") == ((), ())
+
+
+def test_ours_are_for_an_engine_and_stricter_without_an_api() -> None:
+    with_api, without = (filters.built_in(api=api)("soft") for api in (True, False))
+    assert with_api.vcpu == without.vcpu
+    accept = Call(NUMBERS["accept4"][0] or 0)
+    assert [run(bpf.unpack(each.loop[-1]), accept) for each in (with_api, without)] == [bpf.ALLOW, bpf.TRAP]
