@@ -3,7 +3,7 @@
 from typing import Final
 
 from hibana.cli.firecracker import entry
-from hibana.engine.interface import Bus
+from hibana.engine.interface import PLAIN, Bus, CpuModel
 from hibana.engine.soft.engine import SoftEngine
 from hibana.engine.soft.vm import SoftVm
 from hibana.memory.guest import GuestMemory
@@ -14,9 +14,9 @@ _SIZE: Final = 16 * MIB
 
 
 class _SmallBuffer(SoftEngine):
-    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> SoftVm:
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN) -> SoftVm:
         small_buffer.use(_SIZE)  # not before the VMM has dealt with signals: the library's loading is followed by one
-        return super().create_vm(memory, vcpu_count, bus)
+        return super().create_vm(memory, vcpu_count, bus, model)
 
 
 if __name__ == "__main__":

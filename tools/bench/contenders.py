@@ -95,7 +95,7 @@ class Qemu:
     def command(self, folder: Path, initrd: Path, hardware: Hardware) -> Sequence[str]:
         machine = "microvm,x-option-roms=off,pic=off,rtc=on,isa-serial=on"
         bare = ("-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot")
-        engine = ("-M", machine, "-accel", self._accelerator, "-cpu", "max", "-m", str(MEM_MIB))
+        engine: tuple[str, ...] = ("-M", machine, "-accel", self._accelerator, "-cpu", "max", "-m", str(MEM_MIB))
         engine += ("-smp", str(hardware.vcpus))
         cmdline = hardware.cmdline.replace("reboot=k", "reboot=t")
         if hardware.drive:

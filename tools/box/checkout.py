@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tools.box.made import PYTHON, SPARE
-from tools.dev import build, places
+from tools.dev import build, launcher, places
 from tools.dev.say import Failure
 from tools.guest.ext4 import fill_image
 
@@ -55,10 +55,10 @@ def sources(root: Path) -> Iterator[str]:
 def _add_build(checkout: Path) -> None:
     """Make build/: programs for the Python of the box, what is to go along, and places for the other disk."""
     for program, module in build.PROGRAMS.items():
-        launcher = checkout / (places.BIN / program).relative_to(places.ROOT)
-        launcher.parent.mkdir(parents=True, exist_ok=True)
-        launcher.write_text(build.launcher(module, PYTHON))
-        launcher.chmod(0o755)
+        path = checkout / (places.BIN / program).relative_to(places.ROOT)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(launcher.script(module, PYTHON))
+        path.chmod(0o755)
     for taken in (places.BOX_IN, places.TEST_CACHE):
         if taken.exists():
             shutil.copytree(taken, checkout / taken.relative_to(places.ROOT))

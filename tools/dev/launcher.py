@@ -80,13 +80,13 @@ def compile_launcher(path: Path, module: str, folders: Sequence[str], link: Link
     return True
 
 
-def script(module: str) -> str:
-    """Write the text of a program as a script.
+def script(module: str, python: str = "") -> str:
+    """Write the text of a program as a script, for the interpreter of build/venv or another.
 
     The first line names the interpreter, so that the kernel starts it without a shell in between. `-I -S` keeps the
     user's environment and the `site` module out: the two folders that are needed are put on the path by name.
     """
-    python = os.path.realpath(places.VENV / "bin/python")
+    python = python or os.path.realpath(places.VENV / "bin/python")
     first = f"#!{python} -IS\n"
     if len(first) > _FIRST_LINE_LIMIT or " " in python:
         # A shell may go where the kernel does not; the second line is nothing to Python.

@@ -31,6 +31,7 @@ from hibana.errors import (
     VmResourcesError,
     os_text,
 )
+from hibana.host.disk_uring import try_ring
 from hibana.host.tap import open_tap
 from hibana.observe import log
 from hibana.serde.records import decode
@@ -105,7 +106,7 @@ class _Nowhere:
 
 def _resources(options: Namespace) -> Resources:
     """Read what the microVM shall be: the file of `--config`, and instead of its template that of `--template`."""
-    resources = Resources(open_tap)
+    resources = Resources(open_tap, try_ring)
     if options.config is not None:
         text = _bytes(options.config)
         try:

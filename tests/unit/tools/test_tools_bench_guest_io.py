@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tools.bench import guest_io
-from tools.bench.contenders import Hardware, Qemu, Soft
+from tools.bench.contenders import Hardware, Hibana, Qemu
 from tools.bench.timeline import HANGS, Hung
 from tools.dev import places
 from tools.dev.say import Failure
@@ -32,6 +32,7 @@ class Said:
     """Stands in for a guest: says what it is told to, with the job's marks around it."""
 
     name = "a guest"
+    environment: Mapping[str, str] = {}
 
     def __init__(self, job: Job, *lines: str, exit_code: int = 0) -> None:
         marks = (f"\036{job.word} begin", *lines, f"\036{job.word} exit {exit_code}")
@@ -50,9 +51,9 @@ def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Job:
 
 def test_both_get_the_same_drive_tap_and_cpus(tmp_path: Path) -> None:
     hardware = Hardware(2, tmp_path / "drive.ext4", FakeNetwork())
-    Soft().command(tmp_path, tmp_path / "initrd", hardware)
+    Hibana("hibana").command(tmp_path, tmp_path / "initrd", hardware)
     ours = json.loads((tmp_path / "vm.json").read_bytes())
-    theirs = shlex.join(Qemu().command(tmp_path, tmp_path / "initrd", hardware))
+    theirs = shlex.join(Qemu("tcg").command(tmp_path, tmp_path / "initrd", hardware))
     assert ours["machine-config"]["vcpu_count"] == 2
     assert "-smp 2" in theirs
     for device in (ours["drives"][0]["path_on_host"], *list(ours["network-interfaces"][0].values())[1:]):
@@ -93,7 +94,7 @@ def test_a_guest_that_hung_gets_another_chance(
 
     monkeypatch.setattr(guest_io, "_run", run)
     monkeypatch.setattr(guest_io, "copy_on_write", copy)
-    assert guest_io._measure(Soft(), ("latency", "1"), 2, None) == {"a": 1}
+    assert guest_io._measure(Hibana("hibana"), ("latency", "1"), 2, None) == {"a": 1}
     assert "hung, once more: no clock" in capfd.readouterr().err
 
 
