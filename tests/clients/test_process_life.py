@@ -136,6 +136,37 @@ def test_a_configuration_file_boots_before_requests_are_answered(start: Start) -
     assert vmm.thread_names() == ["firecracker", "fc_vcpu 0"]
 
 
+def test_a_configuration_file_that_spells_everything_out_is_what_is_shown(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(512))
+    (tmp_path / "initrd").write_bytes(b"initrd")
+    bucket = {"size": 1 << 20, "one_time_burst": 7, "refill_time": 100}
+    drive = {
+        "drive_id": "rootfs", "partuuid": None, "is_root_device": True, "cache_type": "Writeback",
+        "is_read_only": True, "path_on_host": "disk", "rate_limiter": {"bandwidth": bucket, "ops": None},
+        "io_engine": "Sync", "socket": None,
+    }  # fmt: skip
+    whole = {
+        "balloon": None,
+        "drives": [drive],
+        "boot-source": {"kernel_image_path": "kernel", "initrd_path": "initrd", "boot_args": "quiet"},
+        "cpu-config": None,
+        "logger": None,
+        "machine-config": {
+            "vcpu_count": 2, "mem_size_mib": 64, "smt": False, "track_dirty_pages": True, "huge_pages": "None",
+        },
+        "metrics": None,
+        "mmds-config": None,
+        "network-interfaces": [],
+        "vsock": None,
+        "entropy": {"rate_limiter": {"bandwidth": None, "ops": bucket}},
+        "pmem": [],
+        "memory-hotplug": None,
+    }  # fmt: skip
+    shown = start(guest=HALT, configuration=whole).get("/vm/config")
+    assert shown == whole
+    assert list(shown) == list(whole)
+
+
 def test_without_an_api_there_is_no_socket(start: Start) -> None:
     vmm = start(guest=say("!") + HALT, api=None)
     vmm.wait_for("!")
