@@ -1,5 +1,6 @@
 """An engine without CPUs: guest code is the test, which sees the bus, the RAM and the interrupts."""
 
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -66,8 +67,8 @@ class FakeVm:
     def line(self, gsi: int) -> Callable[[], None]:
         return partial(self.pulses.append, gsi)
 
-    def doorbell(self, addr: int, value: int) -> None:
-        pass
+    def doorbell(self, addr: int, value: int) -> int | None:
+        return None
 
     def note_pause(self) -> None:
         pass
@@ -80,6 +81,26 @@ class FakeVm:
 
     def close(self) -> None:
         self.closed = True
+
+
+class FakeVmWithDoorbells(FakeVm):
+    """One that can hang doorbells, as kvm does: the test rings them."""
+
+    def __init__(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
+        super().__init__(memory, vcpu_count, bus)
+        self.doorbells: dict[tuple[int, int], int] = {}
+
+    def doorbell(self, addr: int, value: int) -> int:
+        fd = self.doorbells[addr, value] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return fd
+
+    def ring(self, addr: int, value: int) -> None:
+        os.eventfd_write(self.doorbells[addr, value], 1)
+
+    def close(self) -> None:
+        super().close()
+        for fd in self.doorbells.values():
+            os.close(fd)
 
 
 class FakeEngine:
@@ -97,4 +118,15 @@ class FakeEngine:
 
     def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> FakeVm:
         self.vm = FakeVm(memory, vcpu_count, bus)
+        return self.vm
+
+
+class FakeEngineForLoop(FakeEngine):
+    """An engine whose devices live on the loop's thread."""
+
+    devices_follow_runner = False
+    vm: FakeVmWithDoorbells
+
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> FakeVmWithDoorbells:
+        self.vm = FakeVmWithDoorbells(memory, vcpu_count, bus)
         return self.vm

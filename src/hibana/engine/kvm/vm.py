@@ -32,7 +32,7 @@ class KvmVm:
         self.runners: list[KvmRunner] = []
         cpuid = host.supported_cpuid()
         self.fd: Final = host.create_vm()
-        self._lines = Lines(self.fd)
+        self.lines: Final = Lines(self.fd)
         try:
             slot_limit = host.capability(abi.KVM_CAP_NR_MEMSLOTS) or _SLOTS_IF_UNKNOWN
             msrs = saved_msrs(host.msr_index_list())
@@ -55,11 +55,11 @@ class KvmVm:
 
     def line(self, gsi: int) -> Callable[[], None]:
         """Connect an interrupt line, and give what pulses it, on any thread. Raises EngineError."""
-        return self._lines.interrupt(gsi)
+        return self.lines.interrupt(gsi)
 
     def doorbell(self, addr: int, value: int) -> int:
         """Let 32-bit writes of `value` to `addr` count up an eventfd. Raises EngineError."""
-        return self._lines.doorbell(addr, value)
+        return self.lines.doorbell(addr, value)
 
     def note_pause(self) -> None:
         """Tell the guest's clock that the guest stood still. Only while no runner runs."""
@@ -84,7 +84,7 @@ class KvmVm:
             runner.close()
         for vcpu in self.vcpus:
             os.close(vcpu.fd)
-        self._lines.close()
+        self.lines.close()
         os.close(self.fd)
 
 

@@ -9,7 +9,7 @@ from itertools import cycle
 import pytest
 
 from hibana.engine.interface import KICKED, SHUTDOWN, Reason, Stop
-from hibana.engine.kvm import abi, runner
+from hibana.engine.kvm import abi, kick, runner
 from hibana.engine.kvm.runner import KvmRunner
 from hibana.testing.fakes import RecordingBus
 
@@ -82,7 +82,7 @@ class Kernel:
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     kernel = Kernel({("port", 0x60): 0x11223344, ("mmio", 0xD0000000): 0x8877665544332211})
     monkeypatch.setattr(runner, "ioctl", kernel.ioctl)
-    monkeypatch.setattr(runner.kick, "poke", lambda thread: None)
+    monkeypatch.setattr(kick, "poke", lambda thread: None)
     yield kernel
     kernel.close()
 
@@ -204,7 +204,7 @@ def test_a_kick_before_run_enters_the_kernel_once_and_no_guest(kernel: Kernel) -
 
 
 def test_a_bug_in_a_device_is_told_with_its_traceback(kernel: Kernel) -> None:
-    kernel.bus.port_write = lambda *_: 1 // 0  # type: ignore[method-assign,assignment,return-value]
+    kernel.bus.port_write = lambda *_: 1 // 0  # type: ignore[method-assign,assignment]
     stop = kernel.run(kernel.port(OUT, 1, 0x3F8, b"x"))
     assert stop.reason is Reason.FAILED
     assert "ZeroDivisionError" in stop.detail
