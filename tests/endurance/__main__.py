@@ -23,7 +23,9 @@ _PATIENCE_S: Final = 300.0
 _NUMBERS: Final = 20_000
 _SUMS: Final = 4
 _ZEROS_KIB: Final = 2048
-_CHECK: Final = f"""
+_ALONE: Final = "dmesg -n 1"
+"""What the kernel has to say, about a host that is too slow for instance, stays out of what is compared."""
+_CHECK: Final = f"""{_ALONE}
 nproc
 for i in $(seq {_SUMS}); do (seq {_NUMBERS} | sha256sum) & done
 wait
@@ -35,7 +37,7 @@ dd if=/dev/zero bs=1024 count={_ZEROS_KIB} 2>/dev/null | sha256sum
 _LARGE_MIB: Final = 5120
 _USED_MIB: Final = 2300
 """More than there is above the gap."""
-_LARGE_CHECK: Final = f"""
+_LARGE_CHECK: Final = f"""{_ALONE}
 [ $(sed -n 's/MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo) -gt {_LARGE_MIB * 960} ] || echo too small
 dd if=/dev/zero of=/tmp/large bs=1M count={_USED_MIB} 2>/dev/null
 stat -c %s /tmp/large
@@ -69,7 +71,7 @@ def _large(n: int) -> Iterator[str]:
 
 def _workload(n: int) -> Iterator[str]:
     for _, vcpus in zip(range(n), cycle((1, 2, 4)), strict=False):
-        whole = Guest("sh /bench/phases.sh", vcpus, 512, "script.cpio")
+        whole = Guest(f"{_ALONE}; sh /bench/phases.sh", vcpus, 512, "script.cpio")
         try:
             plain = run(whole._replace(setting=switch.PLAIN), _PATIENCE_S)
         except Failed as failed:

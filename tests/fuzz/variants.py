@@ -4,6 +4,7 @@ import os
 import sys
 from typing import Final, NamedTuple
 
+from hibana.engine.soft.fast import switch
 from tests.contract.engine.engines import find
 
 ROOT: Final = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))
@@ -38,8 +39,9 @@ class Variant(NamedTuple):
 
 
 VARIANTS: Final = {
-    "plain": Variant("soft", {"HIBANA_SOFT": "plain"}),
-    "accelerated": Variant("soft", {"HIBANA_SOFT": "fast"}),
+    "plain": Variant("soft", {switch.VARIABLE: switch.PLAIN}),
+    "accelerated": Variant("soft", {switch.VARIABLE: switch.FAST}),
+    **{f"without-{unit}": Variant("soft", {switch.VARIABLE: f"{switch.FAST},-{unit}"}) for unit in switch.UNITS},
     "kvm": Variant("kvm", {}),
 }
 REFERENCE: Final = "plain"
