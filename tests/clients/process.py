@@ -10,6 +10,7 @@ A test says, with the fixture `start`:
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -100,6 +101,11 @@ class Vmm:
     def messages(self) -> list[str]:
         """The lines of standard output, log lines without time and place."""
         return [line.partition("] ")[2] or line for line in self.out.splitlines()]
+
+    @property
+    def console(self) -> str:
+        """What the guest has said: standard output without the log, whose lines may come between any two bytes."""
+        return re.sub(r"\d{4}-\d\d-\d\dT[^\n]*\n", "", self.out)
 
     def wait_for(self, text: str, file: str = "") -> None:
         """Wait until a text stands in standard output, or in a file."""

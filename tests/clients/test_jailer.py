@@ -83,7 +83,7 @@ def test_what_cannot_be_is_refused(words: tuple[str, ...], sentence: str) -> Non
 def test_a_guest_runs_in_a_jail(jail: MakeJail) -> None:
     vmm = jail(guest=say("ok") + RESET)
     assert vmm.wait() == 0
-    assert "ok" in vmm.out
+    assert "ok" in vmm.console
     assert vmm.messages[-1] == "Firecracker exiting successfully. exit_code=0"
     assert vmm.err == ""
 
@@ -160,7 +160,7 @@ def test_hard_links_and_bind_mounts_that_clients_prepare_are_there(jail: MakeJai
     try:
         vmm = jail(vmm=["--no-api", "--config-file", "/inside/vm.json"])
         assert vmm.wait() == 0
-        assert "linked" in vmm.out
+        assert "linked" in vmm.console
     finally:
         linux.umount(str(root / "inside"), 0)
 

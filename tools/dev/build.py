@@ -23,8 +23,8 @@ def main(arguments: Sequence[str]) -> int:
     if not any(kind.startswith("native") for kind in kinds.values()):
         say(f"no C compiler, or no libpython to link with: {launcher.HOW_TO_GET_ONE}")
     if arguments:
-        folder = standalone.build(PROGRAMS)
-        print(f"{folder.relative_to(places.ROOT)}  {standalone.size_mib()} MiB")
+        standalone.build(standalone.FOLDER, PROGRAMS)
+        print(f"{standalone.FOLDER.relative_to(places.ROOT)}  {standalone.size_mib(standalone.FOLDER)} MiB")
     return 0
 
 
