@@ -133,6 +133,18 @@ def test_the_process_has_no_rights_left(jail: MakeJail) -> None:
         assert int(vmm.status(kind)[0], 16) == 0
 
 
+def test_another_process_of_the_same_user_cannot_look_into_it(jail: MakeJail) -> None:
+    vmm = jail()
+    assert vmm.state == "Not started"
+    uid = jail.room.uid
+    for name in ("environ", "mem", "maps"):
+        command = ["/bin/cat", f"/proc/{vmm.pid}/{name}"]
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, user=uid, group=uid, extra_groups=[]
+        )
+        assert "Permission denied" in done.stderr
+
+
 def test_arguments_after_the_dashes_are_the_vmms(jail: MakeJail) -> None:
     log = jail.room.put("log")
     vmm = jail(vmm=["--api-sock", "/my.socket", "--log-path", "/log", "--level", "Debug"])
