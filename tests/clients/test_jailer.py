@@ -83,7 +83,7 @@ def test_what_cannot_be_is_refused(words: tuple[str, ...], sentence: str) -> Non
 def test_a_guest_runs_in_a_jail(jail: MakeJail) -> None:
     vmm = jail(guest=say("ok") + RESET)
     assert vmm.wait() == 0
-    assert "ok" in vmm.out
+    assert "ok" in vmm.console
     assert vmm.messages[-1] == "Firecracker exiting successfully. exit_code=0"
     assert vmm.err == ""
 
@@ -133,6 +133,18 @@ def test_the_process_has_no_rights_left(jail: MakeJail) -> None:
         assert int(vmm.status(kind)[0], 16) == 0
 
 
+def test_another_process_of_the_same_user_cannot_look_into_it(jail: MakeJail) -> None:
+    vmm = jail()
+    assert vmm.state == "Not started"
+    uid = jail.room.uid
+    for name in ("environ", "mem", "maps"):
+        command = ["/bin/cat", f"/proc/{vmm.pid}/{name}"]
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, user=uid, group=uid, extra_groups=[]
+        )
+        assert "Permission denied" in done.stderr
+
+
 def test_arguments_after_the_dashes_are_the_vmms(jail: MakeJail) -> None:
     log = jail.room.put("log")
     vmm = jail(vmm=["--api-sock", "/my.socket", "--log-path", "/log", "--level", "Debug"])
@@ -160,7 +172,7 @@ def test_hard_links_and_bind_mounts_that_clients_prepare_are_there(jail: MakeJai
     try:
         vmm = jail(vmm=["--no-api", "--config-file", "/inside/vm.json"])
         assert vmm.wait() == 0
-        assert "linked" in vmm.out
+        assert "linked" in vmm.console
     finally:
         linux.umount(str(root / "inside"), 0)
 

@@ -30,12 +30,28 @@ class Link(NamedTuple):
 
 
 def make(path: Path, module: str) -> str:
-    """Make a program that runs the `entry` of a module; say of which kind it is."""
+    """Make a program that runs the `entry` of a module, unless it is there; say of which kind it is."""
     for link in links():
-        if compile_launcher(path, module, import_folders(), link):
+        if _make_native(path, module, link):
             return f"native, {link.name}"
     _write_script(path, script(module))
     return "a script"
+
+
+def _make_native(path: Path, module: str, link: Link) -> bool:
+    """Compile a program if it would differ from the one that is there; its stamp says what that was made from."""
+    folders = import_folders()
+    scratch = path.with_suffix(".new")
+    stamp = places.BUILD / "launchers" / path.name
+    wanted = _hash(repr((path, module, folders, link)).encode() + SOURCE.read_bytes())
+    if path.exists() and stamp.exists() and stamp.read_text() == wanted + _hash(path.read_bytes()):
+        return True
+    if not compile_launcher(scratch, module, folders, link):
+        return False
+    stamp.parent.mkdir(exist_ok=True)
+    stamp.write_text(wanted + _hash(scratch.read_bytes()))
+    shutil.move(scratch, path)  # the old one may be running
+    return True
 
 
 def import_folders() -> list[str]:
@@ -61,23 +77,13 @@ def links() -> Iterator[Link]:
 
 
 def compile_launcher(path: Path, module: str, folders: Sequence[str], link: Link, bundled: bool = False) -> bool:
-    """Compile a launcher, unless it is there already; False if that is not possible."""
-    scratch = path.with_suffix(".new")
+    """Compile a launcher; False if that is not possible."""
     command = [
         *("gcc", "-O2", "-s", *_WARNINGS, f'-DHIBANA_MODULE="{module}"', f"-DHIBANA_BUNDLED={int(bundled)}"),
         "-DHIBANA_FOLDERS=" + ",".join(f'"{folder}"' for folder in folders),
-        *(str(SOURCE), "-o", str(scratch), *link.flags),
+        *(str(SOURCE), "-o", str(path), *link.flags),
     ]
-    stamp = places.BUILD / "launchers" / _hash(str(path).encode())[:16]
-    wanted = _hash(" ".join(command).encode() + SOURCE.read_bytes())
-    if path.exists() and stamp.exists() and stamp.read_text() == wanted + _hash(path.read_bytes()):
-        return True
-    if subprocess.run(command, check=False, capture_output=True).returncode:
-        return False
-    stamp.parent.mkdir(exist_ok=True)
-    stamp.write_text(wanted + _hash(scratch.read_bytes()))
-    shutil.move(scratch, path)  # the old one may be running
-    return True
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
 def script(module: str, python: str = "") -> str:

@@ -21,8 +21,29 @@ _DOOR: Final = places.ROOT / "tools/launcher/bundle.c"
 _FOLDERS: Final = ("../lib/python", "../lib/python/lib-dynload", "../lib/site")
 
 _NOT_NEEDED: Final = {
-    *("__pycache__", "lib-dynload", "site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo"),
-    *("turtle.py", "lib2to3", "ensurepip", "distutils", "pydoc_data", "pydoc.py", "venv", "unittest", "sqlite3", "curses"),
+    *(
+        "__pycache__",
+        "lib-dynload",
+        "site-packages",
+        "dist-packages",
+        "test",
+        "tests",
+        "idlelib",
+        "tkinter",
+        "turtledemo",
+    ),
+    *(
+        "turtle.py",
+        "lib2to3",
+        "ensurepip",
+        "distutils",
+        "pydoc_data",
+        "pydoc.py",
+        "venv",
+        "unittest",
+        "sqlite3",
+        "curses",
+    ),
     *("dbm", "msilib", "wsgiref", "xmlrpc", "testing"),
 }
 _EXTENSIONS_NOT_NEEDED: Final = re.compile(
@@ -31,16 +52,16 @@ _EXTENSIONS_NOT_NEEDED: Final = re.compile(
 _LIBRARY: Final = re.compile(r"(?:=> )?(/\S+) \(0x")
 
 
-def build(programs: Mapping[str, str]) -> Path:
-    """Make the folder anew. Raises Failure where programs cannot be compiled."""
+def build(folder: Path, programs: Mapping[str, str]) -> None:
+    """Make such a folder, anew if it is there. Raises Failure where programs cannot be compiled."""
     link = next(launcher.links(), None)
     if link is None:
         raise Failure(f"a standalone folder needs a compiler and libpython: {launcher.HOW_TO_GET_ONE}")
     with Step(f"standalone folder: compiling {len(programs)} programs and the libraries"):
-        scratch = FOLDER.with_suffix(".new")
+        scratch = folder.with_suffix(".new")
         shutil.rmtree(scratch, ignore_errors=True)
-        for folder in ("bin", "lib/python/lib-dynload", "lib/site"):
-            (scratch / folder).mkdir(parents=True)
+        for part in ("bin", "lib/python/lib-dynload", "lib/site"):
+            (scratch / part).mkdir(parents=True)
         _copy_python(scratch / "lib")
         for name, module in programs.items():
             if not launcher.compile_launcher(scratch / "lib" / name, module, _FOLDERS, link, bundled=True):
@@ -48,9 +69,8 @@ def build(programs: Mapping[str, str]) -> Path:
         loader = _copy_libraries(scratch / "lib")
         for name in programs:
             _compile_door(scratch / "bin" / name, loader)
-        shutil.rmtree(FOLDER, ignore_errors=True)
-        scratch.rename(FOLDER)
-    return FOLDER
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
 
 
 def _copy_python(lib: Path) -> None:
@@ -107,6 +127,6 @@ def _compile_door(path: Path, loader: str) -> None:
         raise Failure(f"{_DOOR.name} cannot be compiled:\n{done.stderr}")
 
 
-def size_mib() -> int:
-    """Measure the folder."""
-    return sum(os.path.getsize(path) for path in FOLDER.rglob("*") if path.is_file()) >> 20
+def size_mib(folder: Path) -> int:
+    """Measure a folder."""
+    return sum(os.path.getsize(path) for path in folder.rglob("*") if path.is_file()) >> 20

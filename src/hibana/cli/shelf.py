@@ -87,9 +87,9 @@ def _modules_in(folder: str) -> Iterator[str]:
     for name in os.listdir(folder):
         stem, dot, suffix = name.partition(".")
         inside = os.path.join(folder, name, "__init__.py")
-        if f".{suffix}" in _SUFFIXES if dot else os.path.exists(inside) or os.path.exists(f"{inside}c"):
-            if stem != "__init__":
-                yield stem
+        is_module = f".{suffix}" in _SUFFIXES and stem != "__init__"
+        if is_module or (not dot and (os.path.exists(inside) or os.path.exists(f"{inside}c"))):
+            yield stem
 
 
 def _compiled(loader: SourceFileLoader, cached: str | None, path: str) -> bytes:

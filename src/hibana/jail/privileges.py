@@ -18,7 +18,7 @@ from hibana.errors import (
     SetLimitError,
     os_text,
 )
-from hibana.jail import identity, linux
+from hibana.jail import linux
 from hibana.jail.arguments import Limits
 from hibana.jail.chroot import Owner
 
@@ -35,10 +35,14 @@ def close_inherited_files() -> None:
 
 def forget_environment() -> None:
     """Delete all variables, and overwrite them: the jailed program stays in this memory."""
+    strings = ctypes.POINTER(ctypes.c_void_p).in_dll(ctypes.CDLL(None), "environ")
+    variables: list[int] = []
+    while strings and (address := strings[len(variables)]):
+        variables.append(address)
     os.environ.clear()
     posix.environ.clear()
-    memory = identity.read_memory_map()
-    ctypes.memset(memory.env_start, 0, memory.env_end - memory.env_start)
+    for address in variables:
+        ctypes.memset(address, 0, len(ctypes.string_at(address)))
 
 
 def limit_resources(limits: Limits) -> None:
