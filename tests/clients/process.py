@@ -108,11 +108,6 @@ class Vmm:
         """The lines of standard output, log lines without time and place."""
         return [line.partition("] ")[2] or line for line in self.out.splitlines()]
 
-    @property
-    def console(self) -> str:
-        """What the guest has said: standard output without the log, whose lines may come between any two bytes."""
-        return re.sub(r"\d{4}-\d\d-\d\dT[^\n]*\n", "", self.out)
-
     def wait_for(self, text: str, file: str = "") -> None:
         """Wait until a text stands in standard output, or in a file."""
         path = self.folder / file if file else self._out

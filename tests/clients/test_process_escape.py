@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hibana.engine.kvm.engine import KvmEngine
 from tests.clients.conftest import Start
 from tests.clients.process import ROOT, Vmm, interpreted
 from tests.clients.tiny_guests import HALT, say
@@ -38,10 +39,17 @@ def prey(tmp_path: Path) -> Path:
     return folder / "prey"
 
 
+@pytest.fixture(params=["soft", "kvm"])
+def engine(request: pytest.FixtureRequest) -> str:
+    if request.param == "kvm" and (reason := KvmEngine().missing()):
+        pytest.skip(reason)
+    return str(request.param)
+
+
 @pytest.fixture
-def taken_over(start: Start, victim: "subprocess.Popen[bytes]", prey: Path, tmp_path: Path) -> Vmm:
+def taken_over(engine: str, start: Start, victim: "subprocess.Popen[bytes]", prey: Path) -> Vmm:
     environment = {"HIBANA_TEST_VICTIM": str(victim.pid), "HIBANA_TEST_PREY": str(prey)}
-    vmm = start(guest=say("!") + HALT, program=interpreted(TAKEN_OVER), environment=environment)
+    vmm = start("--engine", engine, guest=say("!") + HALT, program=interpreted(TAKEN_OVER), environment=environment)
     vmm.wait_for("!")
     return vmm
 
