@@ -127,8 +127,6 @@ class FakeEngineForLoop(FakeEngine):
     devices_follow_runner = False
     vm: FakeVmWithDoorbells
 
-    def create_vm(
-        self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN
-    ) -> FakeVmWithDoorbells:
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN) -> FakeVmWithDoorbells:
         self.vm = FakeVmWithDoorbells(memory, vcpu_count, bus)
         return self.vm
