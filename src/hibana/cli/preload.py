@@ -18,6 +18,7 @@ MODULES: Final = (
     "hibana.cli.signal_handler",
     "hibana.cli.session",
     "hibana.vmm.assemble",
+    "hibana.seccomp.builtin",
     "msgspec.json",
     "traceback",
     # what kernels are packed with

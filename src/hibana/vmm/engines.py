@@ -25,6 +25,8 @@ def choose_engine(name: str) -> "Engine":
     """Open the engine called `name`, and say so; `auto` takes what works here. Raises EngineError with the reason."""
     engine, why = select(name)
     log.info(f"Running guest code on the {engine.name} engine: {why}")
+    if name == "kvm":
+        _warn_of_emulation()
     return engine
 
 
@@ -51,9 +53,14 @@ def _kvm_asked_for() -> "tuple[Engine, str]":
     engine = KvmEngine()
     if reason := engine.missing():
         raise EngineError(cause=f"The kvm engine cannot run here: {reason} Use --engine soft, or leave --engine out.")
-    if reason := engine.emulates():
-        log.warn(f"The soft engine would be faster here: {reason}")
     return engine, "it was asked for."
+
+
+def _warn_of_emulation() -> None:
+    from hibana.engine.kvm.engine import KvmEngine
+
+    if reason := KvmEngine().emulates():
+        log.warn(f"The soft engine would be faster here: {reason}")
 
 
 def _soft(why: str) -> "tuple[Engine, str]":
