@@ -82,8 +82,9 @@ def test_immediate_exit_lets_no_instruction_run(boot: Boot) -> None:
 def test_a_signal_brings_a_thread_out_of_the_guest(boot: Boot, code: str) -> None:
     thread = threading.get_native_id()
     with Run(boot(f"start: {code}").vcpu.fd) as run:
-        later(lambda: kick.poke(thread))
+        poking = later(lambda: kick.poke(thread))
         assert run.enter() == -errno.EINTR
+        poking.join()
 
 
 def test_a_triple_fault_is_a_shutdown(boot: Boot) -> None:

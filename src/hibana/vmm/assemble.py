@@ -10,7 +10,7 @@ from functools import partial
 from hibana.boot.cmdline import Cmdline
 from hibana.boot.system import Images, describe_machine, load_images
 from hibana.boot.x86.registers import configure
-from hibana.bus.guest_bus import GuestBus, SharedBus
+from hibana.bus.guest_bus import GuestBus
 from hibana.bus.home import Home
 from hibana.bus.irq import IrqLine
 from hibana.bus.loop import Loop
@@ -55,13 +55,13 @@ def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_en
     """Build a microVM, paused at its kernel's first instruction. Raises VmmError, and then leaves nothing behind."""
     memory = _allocate(plan.mem_size_mib, plan.huge_pages)
     bus = GuestBus()
-    devices = None if engine.devices_follow_runner else DeviceLoop(loop)
     try:
         cmdline = _cmdline(plan.boot_args)
-        vm = _create_vm(engine, memory, plan, SharedBus(bus, devices.lock) if devices else bus)
+        vm = _create_vm(engine, memory, plan, bus)
     except VmmError:
         memory.close()
         raise
+    devices = DeviceLoop(loop, vm.bus_lock) if vm.bus_lock else None
     machine = Machine(vm, memory, on_end, partial(install, plan.vcpu_filters), devices)
     home = Home(loop, machine.post_to_devices, machine.visit_devices if devices else None)
     try:

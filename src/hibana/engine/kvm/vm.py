@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Final
 
 from hibana.engine.interface import Bus, CpuModel
@@ -12,7 +13,7 @@ from hibana.engine.kvm.lines import Lines
 from hibana.engine.kvm.msr import saved_msrs
 from hibana.engine.kvm.runner import KvmRunner
 from hibana.engine.kvm.slots import Slots
-from hibana.engine.kvm.vcpu import KvmVcpu
+from hibana.engine.kvm.vcpu import KvmVcpu, Saved, Tsc
 from hibana.engine.state import CpuidEntry, VmState
 from hibana.errors import EngineError, os_text
 from hibana.memory.guest import GuestMemory
@@ -28,6 +29,7 @@ class KvmVm:
 
     def __init__(self, host: Host, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel) -> None:
         """Make it, in the reference's order (machine.md §4.3). Raises EngineError, and then leaves nothing behind."""
+        self.bus_lock: Final = Lock()
         self.vcpus: list[KvmVcpu] = []
         self.runners: list[KvmRunner] = []
         amx.permit()
@@ -38,15 +40,16 @@ class KvmVm:
             slot_limit = host.capability(abi.KVM_CAP_NR_MEMSLOTS) or _SLOTS_IF_UNKNOWN
             msrs = saved_msrs(host.msr_index_list())
             xsave_size = abi.call(self.fd, abi.KVM_CHECK_EXTENSION, abi.KVM_CAP_XSAVE2) or abi.XSAVE.size
+            saved = Saved(msrs, xsave_size, Tsc())
             abi.call_with_address(self.fd, abi.KVM_SET_TSS_ADDR, KVM_TSS)
             abi.call(self.fd, abi.KVM_CREATE_IRQCHIP)
             abi.put(self.fd, abi.KVM_CREATE_PIT2, abi.PIT_CONFIG, abi.KVM_PIT_SPEAKER_DUMMY)
             kick.admit()
             page_size = host.vcpu_page_size()
             for index in range(vcpu_count):
-                vcpu = KvmVcpu(abi.call(self.fd, abi.KVM_CREATE_VCPU, index), msrs, xsave_size)
+                vcpu = KvmVcpu(abi.call(self.fd, abi.KVM_CREATE_VCPU, index), saved)
                 self.vcpus.append(vcpu)
-                self.runners.append(_runner(vcpu, page_size, bus))
+                self.runners.append(_runner(vcpu, page_size, bus, self.bus_lock))
             self.slots: Final = Slots(self.fd, memory, slot_limit)
             _shape(self.vcpus, cpuid, model)
         except BaseException:
@@ -99,8 +102,8 @@ def _shape(vcpus: Sequence[KvmVcpu], supported: Sequence[CpuidEntry], model: Cpu
             vcpu.force_msrs(values)
 
 
-def _runner(vcpu: KvmVcpu, page_size: int, bus: Bus) -> KvmRunner:
+def _runner(vcpu: KvmVcpu, page_size: int, bus: Bus, lock: Lock) -> KvmRunner:
     try:
-        return KvmRunner(vcpu.fd, page_size, bus)
+        return KvmRunner(vcpu.fd, page_size, bus, lock)
     except OSError as error:
         raise EngineError(cause=f"mapping a vCPU's page: {os_text(error)}") from error
