@@ -235,9 +235,7 @@ def test_another_network_namespace_reaches_nobody(jail: MakeJail) -> None:
             holder.kill()
 
 
-def test_in_a_pid_namespace_nobody_else_can_even_be_named(
-    jail: MakeJail, outside: subprocess.Popen[bytes]
-) -> None:
+def test_in_a_pid_namespace_nobody_else_can_even_be_named(jail: MakeJail, outside: subprocess.Popen[bytes]) -> None:
     vmm = escape(jail, f"return os.kill({outside.pid}, 9)", "--new-pid-ns")
     assert vmm.wait() == 0
     vmm.wait_for("refused: ESRCH")
