@@ -1,5 +1,6 @@
 """Fixtures of the guest tests: an engine, and `boot`, which stops what it started."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +10,8 @@ import pytest
 from hibana.engine.kvm.engine import KvmEngine
 from tests.guest.microvm import MicroVm, start
 from tools.dev import places
+
+ENGINES = os.environ.get("HIBANA_GUEST_ENGINES", "soft,kvm").split(",")
 
 
 class Boot(Protocol):
@@ -24,12 +27,10 @@ def artefacts() -> None:
             pytest.skip(f"{path.relative_to(places.ROOT)} is not there: run tools/devtool {command}")
 
 
-@pytest.fixture(scope="session", params=["soft", "kvm"])
+@pytest.fixture(scope="session", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
-    if request.param == "kvm":
-        kvm = KvmEngine()
-        if reason := kvm.missing() or kvm.emulates():
-            pytest.skip(f"no kernel boots on the kvm engine here: {reason}")
+    if request.param == "kvm" and (reason := KvmEngine().missing() or KvmEngine().emulates()):
+        pytest.skip(f"no kernel boots on KVM here, only in the box (tools/devtool kvmbox): {reason}")
     return str(request.param)
 
 

@@ -1,4 +1,4 @@
-"""A tiny guest of the contract tests, with the kernel's descriptors at hand, and KVM_RUN without our runner around it."""
+"""A tiny guest of the contract tests, with the kernel's descriptors at hand, and KVM_RUN without our runner."""
 
 import errno
 import mmap
@@ -66,12 +66,12 @@ class PortAccess(NamedTuple):
     direction: int
     size: int
     port: int
-    count: int
+    count: int  # type: ignore[assignment]  # the kernel's name
     content: bytes
 
 
 class Run:
-    """KVM_RUN by hand: enter the guest, and look at the page shared with the kernel; a watchdog ends a guest that hangs."""
+    """KVM_RUN by hand: enter the guest, look at the shared page; a watchdog ends a guest that hangs."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd

@@ -1,4 +1,4 @@
-"""A whole microVM whose kernel is a driver of a few instructions: what its virtqueue costs in exits, which is nothing."""
+"""A whole microVM whose kernel is a driver of a few instructions: what its virtqueue costs in exits: nothing."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -9,7 +9,7 @@ import os
 from hibana.boot.cmdline import Cmdline
 from hibana.boot.system import Images, describe_machine, load_images
 from hibana.boot.x86.registers import configure
-from hibana.bus.guest_bus import GuestBus, SharedBus
+from hibana.bus.guest_bus import GuestBus
 from hibana.bus.home import Home
 from hibana.bus.irq import IrqLine
 from hibana.bus.loop import Loop
@@ -20,7 +20,7 @@ from hibana.devices.boot_timer import BootTimer, Moment
 from hibana.devices.i8042 import I8042
 from hibana.devices.rate_limiter import TokenBucket
 from hibana.devices.uart16550 import Uart16550
-from hibana.engine.interface import Bus, Engine, Vm
+from hibana.engine.interface import Engine, Vm
 from hibana.errors import (
     CreateDriveError,
     DeviceManagerError,
@@ -53,13 +53,13 @@ def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_en
     """Build a microVM, paused at its kernel's first instruction. Raises VmmError, and then leaves nothing behind."""
     memory = _allocate(plan.mem_size_mib, plan.huge_pages)
     bus = GuestBus()
-    devices = None if engine.devices_follow_runner else DeviceLoop(loop)
     try:
         cmdline = _cmdline(plan.boot_args)
-        vm = _create_vm(engine, memory, plan, SharedBus(bus, devices.lock) if devices else bus)
+        vm = _create_vm(engine, memory, plan, bus)
     except VmmError:
         memory.close()
         raise
+    devices = DeviceLoop(loop, vm.bus_lock) if vm.bus_lock else None
     machine = Machine(vm, memory, on_end, devices)
     home = Home(loop, machine.post_to_devices, machine.visit_devices if devices else None)
     try:
@@ -96,7 +96,7 @@ def _cmdline(boot_args: str) -> Cmdline:
         raise StartCmdlineError(cause=error) from error
 
 
-def _create_vm(engine: Engine, memory: GuestMemory, plan: Blueprint, bus: Bus) -> Vm:
+def _create_vm(engine: Engine, memory: GuestMemory, plan: Blueprint, bus: GuestBus) -> Vm:
     model = cpu_model(engine, plan.cpu_template, plan.smt)
     try:
         return engine.create_vm(memory, plan.vcpu_count, bus, model)

@@ -26,7 +26,8 @@ def _deviation(request: pytest.FixtureRequest, engine: Engine) -> None:
     if reason := DEVIATIONS.get(engine.name, {}).get(case):
         request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
     elif emulates(engine.name) and (reason := EMULATING_KVM.get(case)):
-        request.node.add_marker(pytest.mark.xfail(reason=f"this host's KVM emulates guest code: {reason}", strict=False))
+        reason = f"this host's KVM emulates guest code: {reason}"
+        request.node.add_marker(pytest.mark.xfail(reason=reason, strict=False))
 
 
 @pytest.fixture

@@ -197,3 +197,47 @@ def test_a_task_is_posted(town: Town) -> None:
     assert done == []
     town.settle()
     assert done == ["done"]
+
+
+# --- devices on the loop's own thread ---------------------------------------------------------------------------------
+
+
+def at_home(town: Town) -> Home:
+    """Make a home whose tasks are done at once, on the loop's thread."""
+    return Home(town.loop, town.posted.append, visit=lambda task: task())
+
+
+def test_on_the_loops_own_thread_a_report_needs_no_way(town: Town, pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    heard: list[bytes] = []
+    at_home(town).watch(reader, lambda: heard.append(os.read(reader, 1)))
+    os.write(writer, b"abc")
+    town.run_loop()
+    assert heard == [b"a", b"b", b"c"]
+    assert not town.posted
+
+
+def test_on_the_loops_own_thread_an_appointment_needs_no_way(town: Town) -> None:
+    kept: list[str] = []
+    at_home(town).after(0.1, lambda: kept.append("now"))
+    town.run_loop()
+    town.clock.advance(0.1)
+    town.run_loop()
+    assert kept == ["now"]
+
+
+def test_a_report_that_is_kept_back_is_not_repeated(town: Town, pipe: tuple[int, int]) -> None:
+    """As while a microVM is paused."""
+    reader, writer = pipe
+    kept: list[Callable[[], None]] = []
+    heard: list[bytes] = []
+    Home(town.loop, town.posted.append, visit=kept.append).watch(reader, lambda: heard.append(os.read(reader, 9)))
+    os.write(writer, b"abc")
+    town.run_loop()
+    town.run_loop()
+    assert len(kept) == 1
+    kept.pop()()
+    assert heard == [b"abc"]
+    os.write(writer, b"d")
+    town.run_loop()
+    assert len(kept) == 1

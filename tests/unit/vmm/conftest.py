@@ -23,10 +23,10 @@ KERNEL = elf(Load(ENTRY, b"kernel"))
 class Workshop:
     """Puts microVMs together, of what is in the notebook."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: FakeEngine) -> None:
         self.folder = folder
         self.resources = Resources(open_fake_tap)
-        self.engine = FakeEngine()
+        self.engine = engine
         self.loop = Loop()
         self._machines: list[Machine] = []
 
@@ -83,7 +83,7 @@ class Workshop:
 
 @pytest.fixture
 def workshop(tmp_path: Path) -> Iterator[Workshop]:
-    workshop = Workshop(tmp_path)
+    workshop = Workshop(tmp_path, FakeEngine())
     yield workshop
     workshop.close()
     close_files()

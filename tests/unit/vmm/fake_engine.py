@@ -1,8 +1,10 @@
 """An engine without CPUs: guest code is the test, which sees the bus, the RAM and the interrupts."""
 
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
+from threading import Lock
 
 from hibana.engine.interface import KICKED, PLAIN, Bus, CpuModel, Stop
 from hibana.engine.state import (
@@ -55,6 +57,8 @@ class FakeRunner:
 class FakeVm:
     """One machine of the fake engine (fulfils `engine.interface.Vm`)."""
 
+    bus_lock: "Lock | None" = None
+
     def __init__(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
         self.memory = memory
         self.bus = bus
@@ -66,8 +70,8 @@ class FakeVm:
     def line(self, gsi: int) -> Callable[[], None]:
         return partial(self.pulses.append, gsi)
 
-    def doorbell(self, addr: int, value: int) -> None:
-        pass
+    def doorbell(self, addr: int, value: int) -> int | None:
+        return None
 
     def note_pause(self) -> None:
         pass
@@ -82,12 +86,32 @@ class FakeVm:
         self.closed = True
 
 
+class FakeVmWithDoorbells(FakeVm):
+    """One that can hang doorbells, as kvm does: the test rings them."""
+
+    def __init__(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
+        super().__init__(memory, vcpu_count, bus)
+        self.bus_lock = Lock()
+        self.doorbells: dict[tuple[int, int], int] = {}
+
+    def doorbell(self, addr: int, value: int) -> int:
+        fd = self.doorbells[addr, value] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return fd
+
+    def ring(self, addr: int, value: int) -> None:
+        os.eventfd_write(self.doorbells[addr, value], 1)
+
+    def close(self) -> None:
+        super().close()
+        for fd in self.doorbells.values():
+            os.close(fd)
+
+
 class FakeEngine:
     """Remembers the machine it made last (fulfils `engine.interface.Engine`)."""
 
     name = "fake"
     takes_cpu_templates = False
-    devices_follow_runner = True
 
     def __init__(self) -> None:
         self.vm: FakeVm
@@ -97,4 +121,14 @@ class FakeEngine:
 
     def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN) -> FakeVm:
         self.vm = FakeVm(memory, vcpu_count, bus)
+        return self.vm
+
+
+class FakeEngineForLoop(FakeEngine):
+    """An engine whose devices live on the loop's thread."""
+
+    vm: FakeVmWithDoorbells
+
+    def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus, model: CpuModel = PLAIN) -> FakeVmWithDoorbells:
+        self.vm = FakeVmWithDoorbells(memory, vcpu_count, bus)
         return self.vm

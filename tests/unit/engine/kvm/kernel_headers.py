@@ -71,7 +71,9 @@ def program() -> str:
         lines.append(f'    printf("sizeof {name} %#zx\\n", sizeof({kernel}));')
     for name, field in (*(("offset " + n, f) for n, f in _OFFSETS.items()), *_union_fields()):
         lines.append(f'    printf("{name} %#zx\\n", offsetof(struct kvm_run, {field}));')
-    return "\n".join(["#include <stddef.h>", "#include <stdio.h>", "#include <linux/kvm.h>", "int main(void) {", *lines, "}"])
+    return "\n".join(
+        ["#include <stddef.h>", "#include <stdio.h>", "#include <linux/kvm.h>", "int main(void) {", *lines, "}"]
+    )
 
 
 def _union_fields() -> list[tuple[str, str]]:
