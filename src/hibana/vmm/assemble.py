@@ -21,7 +21,7 @@ from hibana.devices.boot_timer import BootTimer, Moment
 from hibana.devices.i8042 import I8042
 from hibana.devices.rate_limiter import TokenBucket
 from hibana.devices.uart16550 import Uart16550
-from hibana.engine.interface import Bus, Engine, Vm
+from hibana.engine.interface import Engine, Vm
 from hibana.errors import (
     CreateDriveError,
     DeviceManagerError,
@@ -98,7 +98,7 @@ def _cmdline(boot_args: str) -> Cmdline:
         raise StartCmdlineError(cause=error) from error
 
 
-def _create_vm(engine: Engine, memory: GuestMemory, plan: Blueprint, bus: Bus) -> Vm:
+def _create_vm(engine: Engine, memory: GuestMemory, plan: Blueprint, bus: GuestBus) -> Vm:
     model = cpu_model(engine, plan.cpu_template, plan.smt)
     try:
         return engine.create_vm(memory, plan.vcpu_count, bus, model)
