@@ -25,4 +25,4 @@ def tsc_khz() -> int:
     ended, last = time.monotonic_ns(), read()
     del start
     page.close()
-    return (last - first) * 1_000_000 // (ended - began)
+    return int(last - first) * 1_000_000 // (ended - began)
