@@ -30,7 +30,7 @@ from tools.microvm.network import Network
 
 _CONTENDERS: Final[tuple[Contender, ...]] = (Hibana("hibana soft"), Qemu("tcg"))
 _LIMIT: Final = 180.0
-_TRIES: Final = 60
+_TRIES: Final = 5
 _PORT: Final = "5201"
 _THROUGHPUT: Final = {
     "random_read_iops": "4 KiB random reads, one at a time, per s",
