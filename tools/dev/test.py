@@ -1,33 +1,49 @@
 """`test`: style, types and all tests. Arguments go to pytest instead of `tests`.
 
-The last lines name every test that was skipped, with the reason.
+The last lines name every test that was skipped, with the reason. What needs a KVM that runs guest code at speed runs in
+the box (`kvmbox`), beside style and the first tests, for it takes one processor: its output is shown when it is over.
 """
 
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from hibana.engine.kvm.engine import KvmEngine
+from tools.box.suites import Suites
 from tools.dev import build, checkstyle, guest, places, system
+
+_WORKERS = min(2, os.cpu_count() or 1)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Build what the tests need, then run everything; style is checked even when tests fail."""
-    system.need("as", "curl")
+    system.need("as", "curl", "git", "qemu-system-x86_64")
     build.ensure()
     guest.ensure()
     _hear_signals_again()
-    style = 0 if arguments else checkstyle.main([])
-    workers = ("-n", str(min(2, os.cpu_count() or 1)), "--dist", "worksteal")
-    pytest = [str(places.VENV / "bin/python"), "-m", "pytest", "-q", "-ra", *workers]
-    accelerated = 0
-    if not arguments:
+    return _pytest(arguments) if arguments else _everything()
+
+
+def _everything() -> int:
+    guest.ensure_rootfs()
+    guest.ensure_box()
+    suites = Suites()
+    try:
+        style = checkstyle.main([])
         # What runs only when it is asked for is tested like what runs by itself.
         engine = ("tests/unit/engine/soft", "tests/contract/engine", "-k", "not kvm")
-        environment = {**os.environ, "HIBANA_SOFT": "fast"}
-        accelerated = subprocess.run([*pytest, *engine], check=False, cwd=places.ROOT, env=environment).returncode
-    tests = subprocess.run([*pytest, *arguments], check=False, cwd=places.ROOT).returncode
-    return style or accelerated or tests
+        accelerated = _pytest(engine, {"HIBANA_SOFT": "fast"}, workers=max(1, _WORKERS - 1))
+    finally:
+        boxed = suites.finish()
+    kvm = KvmEngine()
+    in_the_box = {"HIBANA_GUEST_ENGINES": "soft"} if kvm.missing() or kvm.emulates() else {}
+    return _pytest((), in_the_box) or boxed or accelerated or style
+
+
+def _pytest(arguments: Sequence[str], settings: Mapping[str, str] = {}, workers: int = _WORKERS) -> int:
+    command = [str(places.VENV / "bin/python"), "-m", "pytest", "-q", "-ra", "-n", str(workers), "--dist", "worksteal"]
+    return subprocess.run([*command, *arguments], check=False, cwd=places.ROOT, env=os.environ | settings).returncode
 
 
 def _hear_signals_again() -> None:
