@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from threading import Lock
 from typing import Final
 
 from hibana.engine.interface import Bus
@@ -28,6 +29,7 @@ class KvmVm:
 
     def __init__(self, host: Host, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
         """Make it, in the reference's order (machine.md §4.3). Raises EngineError, and then leaves nothing behind."""
+        self.bus_lock: Final = Lock()
         self.vcpus: list[KvmVcpu] = []
         self.runners: list[KvmRunner] = []
         cpuid = host.supported_cpuid()
@@ -45,7 +47,7 @@ class KvmVm:
             for index in range(vcpu_count):
                 vcpu = KvmVcpu(abi.call(self.fd, abi.KVM_CREATE_VCPU, index), msrs, xsave_size)
                 self.vcpus.append(vcpu)
-                self.runners.append(_runner(vcpu, page_size, bus))
+                self.runners.append(_runner(vcpu, page_size, bus, self.bus_lock))
             self.slots: Final = Slots(self.fd, memory, slot_limit)
             for index, vcpu in enumerate(self.vcpus):
                 vcpu.set_cpuid(normalize(cpuid, index, vcpu_count))
@@ -88,8 +90,8 @@ class KvmVm:
         os.close(self.fd)
 
 
-def _runner(vcpu: KvmVcpu, page_size: int, bus: Bus) -> KvmRunner:
+def _runner(vcpu: KvmVcpu, page_size: int, bus: Bus, lock: Lock) -> KvmRunner:
     try:
-        return KvmRunner(vcpu.fd, page_size, bus)
+        return KvmRunner(vcpu.fd, page_size, bus, lock)
     except OSError as error:
         raise EngineError(cause=f"mapping a vCPU's page: {os_text(error)}") from error
