@@ -1,16 +1,15 @@
 """The tests that run in the box: those of the kvm engine, and, unchanged, the guest tests that also run on soft."""
 
 import subprocess
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from tools.dev import places
-from tools.dev.say import Step, say
+from tools.dev.say import Step
 
-_LIMIT_S: Final = 900
-_PYTEST: Final = ("python", "-m", "pytest", "-v", "-ra", "-p", "no:cacheprovider")
+_LIMIT_S: Final = 1800
+_PYTEST: Final = ("python", "-m", "pytest", "-v", "-ra", "-p", "no:cacheprovider", "--durations=15")
 # Without XSAVE: QEMU lets a guest's XSETBV pass, so KVM shows the guest a CPUID leaf 0xD that contradicts it.
 _CPU_OF_KERNELS: Final = "EPYC,+svm,-xsave"
 
@@ -25,42 +24,40 @@ LEFT_OUT: Final = (
     # They compute the same here first, for as long.
     "tests/guest/test_guest_programs.py::test_python_computes_what_it_computes_here",
     "tests/guest/test_guest_programs.py::test_perl_computes_what_python_computes_here",
+    # QEMU aborts when a nested guest writes CR8 while an interrupt waits (7.2: cpu_interrupt without its lock).
+    "tests/contract/engine/test_engine_interrupts.py::test_cr8_is_the_task_priority",
 )
+_DESELECTED: Final = tuple(word for name in LEFT_OUT for word in ("--deselect", name))
 
-# Kernels first: by the time the engine's own tests begin, the host has assembled their guests.
 SUITES: Final[Mapping[str, Sequence[str]]] = {
     "guests": (
-        *("--cpu", _CPU_OF_KERNELS, "--", "env", "HIBANA_GUEST_ENGINES=kvm", *_PYTEST, "tests/guest"),
-        *(word for name in LEFT_OUT for word in ("--deselect", name)),
+        *("--cpu", _CPU_OF_KERNELS, "--", "env", "HIBANA_GUEST_ENGINES=kvm", *_PYTEST, *_DESELECTED, "tests/guest"),
     ),
-    "engine": ("--", *_PYTEST, "tests/contract/engine", "tests/kvm_api", "-k", "kvm"),
+    "engine": ("--", *_PYTEST, *_DESELECTED, "tests/contract/engine", "tests/kvm_api", "-k", "kvm"),
 }
 
 
 class Suites:
-    """All of them, one after the other, while the caller does something else."""
+    """All of them at once, each in a box of its own: a box keeps one processor busy."""
 
     def __init__(self) -> None:
-        self._failed = 0
         places.BOX.mkdir(parents=True, exist_ok=True)
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        self._running = {name: _start(name, options) for name, options in SUITES.items()}
 
     def finish(self) -> int:
         """Wait, show what they said; give 0 when all is well."""
-        with Step("tests in the box: waiting for them"):
-            self._thread.join()
-        for name in SUITES:
-            say(f"tests in the box: {name}")
+        failed = 0
+        for name, process in self._running.items():
+            with Step(f"tests in the box: {name}"):
+                failed = process.wait() or failed
             print(_log(name).read_text(errors="replace"), flush=True)
-        return self._failed
+        return failed
 
-    def _run(self) -> None:
-        for name, options in SUITES.items():
-            command = [str(places.ROOT / "tools/devtool"), "kvmbox", "--timeout", str(_LIMIT_S), *options]
-            with open(_log(name), "wb") as log:
-                done = subprocess.run(command, check=False, stdout=log, stderr=subprocess.STDOUT)
-            self._failed = self._failed or done.returncode
+
+def _start(name: str, options: Sequence[str]) -> subprocess.Popen[bytes]:
+    command = [str(places.ROOT / "tools/devtool"), "kvmbox", "--timeout", str(_LIMIT_S), *options]
+    with open(_log(name), "wb") as log:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
 
 def _log(suite: str) -> Path:

@@ -1,7 +1,8 @@
 """`test`: style, types and all tests. Arguments go to pytest instead of `tests`.
 
 The last lines name every test that was skipped, with the reason. What needs a KVM that runs guest code at speed runs in
-the box (`kvmbox`), beside style and the first tests, for it takes one processor: its output is shown when it is over.
+two boxes (`kvmbox`), which is work for two processors: their output is shown when they are done. They come after the
+first tests, which assemble what the boxes need, too.
 """
 
 import os
@@ -13,8 +14,6 @@ from hibana.engine.kvm.engine import KvmEngine
 from tools.box.suites import Suites
 from tools.dev import build, checkstyle, guest, places, system
 
-_WORKERS = min(2, os.cpu_count() or 1)
-
 
 def main(arguments: Sequence[str]) -> int:
     """Build what the tests need, then run everything; style is checked even when tests fail."""
@@ -22,18 +21,18 @@ def main(arguments: Sequence[str]) -> int:
     build.ensure()
     guest.ensure()
     _hear_signals_again()
-    return _pytest(arguments) if arguments else _everything()
+    return _pytest(arguments, {}) if arguments else _everything()
 
 
 def _everything() -> int:
+    # What runs only when it is asked for is tested like what runs by itself.
+    engine = ("tests/unit/engine/soft", "tests/contract/engine", "-k", "not kvm")
+    accelerated = _pytest(engine, {"HIBANA_SOFT": "fast"})
     guest.ensure_rootfs()
     guest.ensure_box()
     suites = Suites()
     try:
         style = checkstyle.main([])
-        # What runs only when it is asked for is tested like what runs by itself.
-        engine = ("tests/unit/engine/soft", "tests/contract/engine", "-k", "not kvm")
-        accelerated = _pytest(engine, {"HIBANA_SOFT": "fast"}, workers=max(1, _WORKERS - 1))
     finally:
         boxed = suites.finish()
     kvm = KvmEngine()
