@@ -40,9 +40,10 @@ def _everything() -> int:
     return _pytest((), in_the_box) or boxed or accelerated or style
 
 
-def _pytest(arguments: Sequence[str], settings: Mapping[str, str] = {}, workers: int = _WORKERS) -> int:
-    command = [str(places.VENV / "bin/python"), "-m", "pytest", "-q", "-ra", "-n", str(workers), "--dist", "worksteal"]
-    return subprocess.run([*command, *arguments], check=False, cwd=places.ROOT, env=os.environ | settings).returncode
+def _pytest(arguments: Sequence[str], settings: Mapping[str, str]) -> int:
+    workers = ("-n", str(min(2, os.cpu_count() or 1)), "--dist", "worksteal")
+    command = [str(places.VENV / "bin/python"), "-m", "pytest", "-q", "-ra", *workers, *arguments]
+    return subprocess.run(command, check=False, cwd=places.ROOT, env=os.environ | settings).returncode
 
 
 def _hear_signals_again() -> None:
