@@ -11,7 +11,7 @@ mount -t devtmpfs dev /dev
 modprobe -a virtio_pci virtio_blk virtio_console
 
 await() {
-    for _ in $(seq 100); do
+    for _ in $(seq 1200); do
         eval "$1" && return
         usleep 50000
     done
