@@ -47,6 +47,7 @@ ifconfig lo up
 # interrupts that come seconds late.
 await '[ "$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)" = tsc ]'
 modprobe -a kvm_amd tun loop
+await '[ -c /dev/kvm ]'
 
 chroot /mnt /usr/bin/env -i HOME=/root LANG=C.UTF-8 TERM=linux "PYTHONPATH=$checkout:$checkout/src" \
     "PATH=$checkout/build/bin:$checkout/build/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin" \
