@@ -11,7 +11,8 @@ from hibana.engine.kvm.engine import KvmEngine
 from tests.guest.microvm import MicroVm, start
 from tools.dev import places
 
-ENGINES = os.environ.get("HIBANA_GUEST_ENGINES", "soft,kvm").split(",")
+ASKED_FOR = os.environ.get("HIBANA_GUEST_ENGINES", "")
+ENGINES = (ASKED_FOR or "soft,kvm").split(",")
 
 
 class Boot(Protocol):
@@ -30,7 +31,8 @@ def artefacts() -> None:
 @pytest.fixture(scope="session", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
     if request.param == "kvm" and (reason := KvmEngine().missing() or KvmEngine().emulates()):
-        pytest.skip(f"no kernel boots on KVM here, only in the box (tools/devtool kvmbox): {reason}")
+        why = f"no kernel boots on KVM here, only in the box (tools/devtool kvmbox): {reason}"
+        pytest.fail(why) if ASKED_FOR else pytest.skip(why)
     return str(request.param)
 
 

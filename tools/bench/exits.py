@@ -9,10 +9,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from threading import Lock
 from typing import Final, NamedTuple
 
-from hibana.bus.guest_bus import GuestBus, SharedBus
+from hibana.bus.guest_bus import GuestBus
 from hibana.engine.interface import KICKED, Runner
 from hibana.engine.kvm.engine import KvmEngine
 from hibana.engine.state import VcpuState
@@ -78,7 +77,7 @@ def _on_engine(code: bytes) -> float:
     bus = GuestBus()
     memory = GuestMemory(MIB)
     memory.write(_START, code)
-    vm = KvmEngine().create_vm(memory, 1, SharedBus(bus, Lock()))
+    vm = KvmEngine().create_vm(memory, 1, bus)
     try:
         bus.ports.insert(_PORT, 1, _Register())
         bus.ports.insert(_END, 1, _End(vm.runners[0]))

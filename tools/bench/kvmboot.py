@@ -19,8 +19,6 @@ from tools.bench.kvm_inside import FIGURES, FLOOR
 from tools.dev import kvmbox, system
 from tools.dev.say import Failure, Step
 
-_LIMIT = 600.0
-
 
 def main(arguments: Sequence[str]) -> int:
     """Measure in the box, print here."""
@@ -31,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     _compile_floor()
     FIGURES.unlink(missing_ok=True)
     inside = ("python", "-m", "tools.bench.kvm_inside", str(options.n))
-    if code := kvmbox.run(inside, limit=_LIMIT, show=_show):
+    if code := kvmbox.run(kvmbox.Order(inside), _show):
         raise Failure(f"the benchmark ended with {code} in the box")
     figures = FIGURES.read_text()
     print(figures if options.json else _report(json.loads(figures)))

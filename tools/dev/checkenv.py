@@ -48,13 +48,13 @@ def _kvm() -> Finding:
 def _memory() -> Finding:
     rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free_mib = int(rows["MemAvailable"].split()[0]) >> 10
-    level = "ok" if free_mib >= 2048 else "warn"
-    return Finding(level, f"{free_mib} MiB of memory available; all guest tests together want 2048")
+    level = "ok" if free_mib >= 4096 else "warn"
+    return Finding(level, f"{free_mib} MiB of memory available; all tests together want 4096")
 
 
 def _disk() -> Finding:
     free_mib = shutil.disk_usage(Path(__file__).parent).free >> 20
-    return Finding("ok" if free_mib >= 1024 else "warn", f"{free_mib} MiB of disk free; build/ takes up to 1024")
+    return Finding("ok" if free_mib >= 3072 else "warn", f"{free_mib} MiB of disk free; build/ takes up to 3072")
 
 
 def _programs() -> Finding:

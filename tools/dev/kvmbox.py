@@ -1,4 +1,4 @@
-"""`kvmbox [--smp N] [--timeout S] [--keep] -- CMD…`: run CMD where KVM works, whatever this machine can do.
+"""`kvmbox [--smp N] [--cpu MODEL] [--timeout S] [--keep] -- CMD…`: run CMD where KVM works, even if it does not here.
 
 The box is a machine that QEMU emulates, virtualization included. CMD runs there as root, in this checkout, with
 build/bin, build/guest and build/venv; what is in build/box-in goes along. Its output is shown as it comes, and its exit
@@ -7,34 +7,44 @@ down is started once more.
 """
 
 import argparse
-import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from tools.box.checkout import checkout_disk
-from tools.box.machine import FILES, Box, Broken, Disks
+from tools.box.machine import CPU, FILES, Box, Broken, Disks, Hardware
 from tools.box.made import made_disk
 from tools.dev import guest, places, system
 from tools.dev.say import Failure, Step, say
 from tools.guest.debian import DebianError
 from tools.microvm.job import Job
 
+Show = Callable[[bytes], None]
+
+
+class Order(NamedTuple):
+    """What to run, and on what."""
+
+    command: Sequence[str]
+    hardware: Hardware = Hardware()
+    limit_s: float = 900
+    keep: bool = False
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command, and show what it says."""
-    options = _parse(arguments)
-    return run(options.command, smp=options.smp, limit=options.timeout, keep=options.keep, show=_show)
+    signal.signal(signal.SIGTERM, _terminate)
+    return run(_parse(arguments), _show)
 
 
-def run(
-    command: Sequence[str], *, limit: float, show: Callable[[bytes], None], smp: int = 1, keep: bool = False
-) -> int:
+def run(order: Order, show: Show) -> int:
     """Run a command in the box; give its exit code."""
     system.need("git", "qemu-system-x86_64")
     guest.ensure()
@@ -43,31 +53,29 @@ def run(
     try:
         made = made_disk()
         try:
-            return _start(command, made, smp, limit, keep, show)
+            return _start(order, made, show)
         except Broken as broken:
             say(f"devtool: the box broke down and is started once more: {broken}")
-            return _start(command, made, smp, limit, keep, show)
+            return _start(order, made, show)
     except (Broken, DebianError) as error:
         raise Failure(f"kvmbox: {error}") from error
 
 
-def _start(
-    command: Sequence[str], made: Path, smp: int, limit: float, keep: bool, show: Callable[[bytes], None]
-) -> int:
+def _start(order: Order, made: Path, show: Show) -> int:
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=places.BOX))
-        if not keep:
+        if not order.keep:
             stack.callback(shutil.rmtree, folder)
         with Step("box: packing the checkout"):
             disks = Disks(places.GUEST / "box.ext4", checkout_disk(folder), made)
         with Step("box: starting"):
-            box = Box(Job(command), disks, folder, smp)
+            box = Box(Job(order.command), disks, folder, order.hardware)
             stack.callback(box.stop)
-            if keep:
-                say(f"devtool: kept in {folder}; started by: {shlex.join(box.command)}")
             said = box.boot()
+        if order.keep:
+            say(f"devtool: the box is kept in {folder}; it was started by\n    {shlex.join(box.command)}")
         show(said)
-        code = box.relay(show, limit)
+        code = box.relay(show, order.limit_s)
         _bring_back(folder / FILES)
         return code
 
@@ -80,13 +88,21 @@ def _bring_back(files: Path) -> None:
 
 
 def _show(said: bytes) -> None:
-    os.write(sys.stdout.fileno(), said)
+    sys.stdout.buffer.write(said)
+    sys.stdout.buffer.flush()
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def _terminate(*_: object) -> None:
+    """Leave in order: QEMU must not outlive us."""
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _parse(arguments: Sequence[str]) -> Order:
     parser = argparse.ArgumentParser("tools/devtool kvmbox", description="Run a command where KVM works.")
     parser.add_argument("--smp", type=int, default=1, metavar="N", help="processors of the box (1)")
+    parser.add_argument("--cpu", default=CPU, metavar="MODEL", help=f"as QEMU takes it ({CPU})")
     parser.add_argument("--timeout", type=float, default=900, metavar="S", help="seconds for the command (900)")
     parser.add_argument("--keep", action="store_true", help="keep the box's disks and console log, and say where")
     parser.add_argument("command", nargs="+", metavar="CMD", help="what to run, behind `--`")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    return Order(options.command, Hardware(options.cpu, options.smp), options.timeout, options.keep)

@@ -11,7 +11,7 @@ mount -t devtmpfs dev /dev
 modprobe -a virtio_pci virtio_blk virtio_console
 
 await() {
-    for _ in $(seq 100); do
+    for _ in $(seq 1200); do
         eval "$1" && return
         usleep 50000
     done
@@ -47,6 +47,7 @@ ifconfig lo up
 # interrupts that come seconds late.
 await '[ "$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)" = tsc ]'
 modprobe -a kvm_amd tun loop
+await '[ -c /dev/kvm ]'
 
 chroot /mnt /usr/bin/env -i HOME=/root LANG=C.UTF-8 TERM=linux "PYTHONPATH=$checkout:$checkout/src" \
     "PATH=$checkout/build/bin:$checkout/build/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin" \

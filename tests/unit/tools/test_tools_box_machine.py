@@ -1,0 +1,96 @@
+"""The box, with a QEMU that is a shell script: what counts as the command's end, and what as the box's."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tools.box.machine import Box, Broken, Disks, Hardware, qemu
+from tools.dev import places
+from tools.guest import cpio
+from tools.microvm.job import Job
+
+DISKS = Disks(Path("/system"), Path("/check,out"), Path("/made"))
+Start = Callable[[str], Box]
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Start]:
+    """Start a box whose QEMU is a script; `begin` and `end CODE` write the marks of the job."""
+    started: list[Box] = []
+
+    def start_one(script: str) -> Box:
+        job = Job(["true"])
+        program = tmp_path / "qemu-system-x86_64"
+        marks = (
+            f"begin() {{ printf '\\036{job.word} begin\\n'; }}\nend() {{ printf '\\036{job.word} exit %d\\n' $1; }}\n"
+        )
+        program.write_text(f"#!/bin/sh\n{marks}{script}\n")
+        program.chmod(0o755)
+        started.append(Box(job, DISKS, tmp_path, Hardware()))
+        return started[-1]
+
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(places, "GUEST", tmp_path)
+    (tmp_path / "box.cpio").write_bytes(cpio.Archive().to_bytes())
+    yield start_one
+    for box in started:
+        box.stop()
+
+
+def run(box: Box, limit: float = 60) -> tuple[int, bytes]:
+    said = [box.boot()]
+    code = box.relay(said.append, limit)
+    return code, b"".join(said)
+
+
+def test_the_commands_output_and_exit_code_arrive(start: Start) -> None:
+    assert run(start("echo kernel; begin; echo one; echo two; end 7; echo off")) == (7, b"one\ntwo\n")
+
+
+def test_an_exit_code_that_qemu_could_not_carry_arrives(start: Start) -> None:
+    assert run(start("begin; end 255")) == (255, b"")
+
+
+def test_a_box_that_goes_off_before_the_command_begins_is_broken_and_says_why(start: Start, tmp_path: Path) -> None:
+    box = start(f"echo no such machine >&2; echo kernel panic >{tmp_path}/console.log; exit 1")
+    with pytest.raises(Broken, match=r"(?s)went off.*no such machine.*kernel panic"):
+        box.boot()
+
+
+def test_a_box_that_goes_off_while_the_command_runs_is_broken(start: Start) -> None:
+    box = start("begin; echo one")
+    with pytest.raises(Broken, match="before the command had ended"):
+        run(box)
+
+
+def test_a_command_that_takes_too_long_ends_as_timeout_would_end_it(start: Start) -> None:
+    assert run(start("begin; echo one; exec sleep 600"), limit=0.1)[0] == 124
+
+
+def test_a_box_that_does_not_boot_is_broken(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.box.machine._BOOT_LIMIT", 0.1)
+    with pytest.raises(Broken, match="did not boot"):
+        start("exec sleep 600").boot()
+
+
+def test_a_box_that_stays_on_after_its_command_is_broken(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.box.machine._END_LIMIT", 0.1)
+    with pytest.raises(Broken, match="the command ended, but not the box"):
+        run(start("begin; end 0; exec sleep 600"))
+
+
+def test_the_box_knows_what_to_do_and_where(start: Start, tmp_path: Path) -> None:
+    run(start("begin; end 0"))
+    initrd = (tmp_path / "initrd.cpio").read_bytes()
+    assert b"job/run\0" in initrd
+    assert f"{places.ROOT}\n".encode() in initrd
+
+
+def test_disks_come_in_the_order_that_init_expects_and_are_never_written(tmp_path: Path) -> None:
+    command = qemu(Path("/kernel"), Path("/initrd"), DISKS, tmp_path, Hardware("max", 2))
+    drives = [word for word in command if word.startswith("if=virtio")]
+    assert [drive.rpartition("file=")[2] for drive in drives] == ["/system", "/check,,out", "/made"]
+    assert all("snapshot=on" in drive for drive in drives)
+    assert command[command.index("-cpu") + 1] == "max"
+    assert command[command.index("-smp") + 1] == "2"

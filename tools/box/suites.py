@@ -1,0 +1,64 @@
+"""The tests that run in the box: those of the kvm engine, and, unchanged, the guest tests that also run on soft."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from tools.dev import places
+from tools.dev.say import Step
+
+_LIMIT_S: Final = 1800
+_PYTEST: Final = ("python", "-m", "pytest", "-v", "-ra", "-p", "no:cacheprovider", "--durations=15")
+# Without AVX: QEMU lets a nested guest's XSETBV pass, so KVM does not notice that the guest's state has become larger.
+_CPU_OF_KERNELS: Final = "EPYC,+svm,-avx,-avx2,-fma,-f16c"
+
+LEFT_OUT: Final = (
+    # About devtool and the host, not about an engine.
+    "tests/guest/test_guest_devtool_run.py",
+    # Long, and about endurance; a machine that is emulated twice over would take minutes for each.
+    "tests/guest/test_guest_wild.py",
+    "tests/guest/test_guest_boot.py::test_twenty_boots_in_a_row",
+    "tests/guest/test_guest_boot.py::test_all_memory_is_usable[kvm-1024]",
+    "tests/guest/test_guest_boot.py::test_all_memory_is_usable[kvm-3072]",
+    # They compute the same here first, for as long.
+    "tests/guest/test_guest_programs.py::test_python_computes_what_it_computes_here",
+    "tests/guest/test_guest_programs.py::test_perl_computes_what_python_computes_here",
+    # QEMU aborts when a nested guest writes CR8 while an interrupt waits (7.2: cpu_interrupt without its lock).
+    "tests/contract/engine/test_engine_interrupts.py::test_cr8_is_the_task_priority",
+)
+_DESELECTED: Final = tuple(word for name in LEFT_OUT for word in ("--deselect", name))
+
+SUITES: Final[Mapping[str, Sequence[str]]] = {
+    "guests": (
+        *("--cpu", _CPU_OF_KERNELS, "--", "env", "HIBANA_GUEST_ENGINES=kvm", *_PYTEST, *_DESELECTED, "tests/guest"),
+    ),
+    "engine": ("--", *_PYTEST, *_DESELECTED, "tests/contract/engine", "tests/kvm_api", "-k", "kvm"),
+}
+
+
+class Suites:
+    """All of them at once, each in a box of its own: a box keeps one processor busy."""
+
+    def __init__(self) -> None:
+        places.BOX.mkdir(parents=True, exist_ok=True)
+        self._running = {name: _start(name, options) for name, options in SUITES.items()}
+
+    def finish(self) -> int:
+        """Wait, show what they said; give 0 when all is well."""
+        failed = 0
+        for name, process in self._running.items():
+            with Step(f"tests in the box: {name}"):
+                failed = process.wait() or failed
+            print(_log(name).read_text(errors="replace"), flush=True)
+        return failed
+
+
+def _start(name: str, options: Sequence[str]) -> subprocess.Popen[bytes]:
+    command = [str(places.ROOT / "tools/devtool"), "kvmbox", "--timeout", str(_LIMIT_S), *options]
+    with open(_log(name), "wb") as log:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _log(suite: str) -> Path:
+    return places.BOX / f"{suite}.log"
