@@ -6,8 +6,9 @@ One process for each engine, because the soft engine's switches and patches are 
 JSON; so is the report on each program.
 """
 
+import os
 import sys
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -39,8 +40,17 @@ class Report(msgspec.Struct):
     outcome: Outcome | None = None
 
 
+def _own_output() -> BinaryIO:
+    """Keep standard output for reports; the log of the engine goes nowhere."""
+    reports = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return reports
+
+
 def main(arguments: list[str]) -> None:
     """Answer requests until there are no more."""
+    reports = _own_output()
     engine, reason = find(arguments[0])
     if engine is None:
         raise SystemExit(reason)
@@ -53,14 +63,15 @@ def main(arguments: list[str]) -> None:
     if mutant:
         mutant.after(machine)
     requests = msgspec.json.Decoder(Request)
-    print(READY, flush=True)
+    reports.write(f"{READY}\n".encode())
+    reports.flush()
     for line in sys.stdin.buffer:
         request = requests.decode(line)
         for seed in range(request.first, request.first + request.count):
             outcome = machine.run(generate(seed, request.without))
             report = Report(seed, outcome.digest().hex(), outcome if request.whole else None)
-            sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
-        sys.stdout.buffer.flush()
+            reports.write(msgspec.json.encode(report) + b"\n")
+        reports.flush()
     machine.close()
 
 
