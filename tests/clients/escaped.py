@@ -6,6 +6,7 @@ rights. It returns what it got hold of, or fails.
 """
 
 import sys
+from collections.abc import Sequence
 from textwrap import indent
 from typing import Any, Final
 
@@ -51,8 +52,8 @@ entry()
 """
 
 
-def escape(jail: MakeJail, attack: str, *options: str, filtered: bool = False, **changed: Any) -> Jail:
-    """Jail a VMM, and have it run the body of a function; without seccomp filters, so that the jail stands alone."""
+def escape(jail: MakeJail, attack: str, *options: str, vmm: Sequence[str] = (), **changed: Any) -> Jail:
+    """Jail a VMM, and have it run the body of a function."""
     program = _PROGRAM.format(
         paths=[str(ROOT / "src"), str(ROOT / "build/runtime")],
         jailer=str(JAILER),
@@ -61,15 +62,7 @@ def escape(jail: MakeJail, attack: str, *options: str, filtered: bool = False, *
     )
     jail.room.furnish(b"")
     jail.room.put("kernel", pvh_kernel(REPORT_BOOT + HALT))
-    words = [
-        "--no-api",
-        "--config-file",
-        "/vm.json",
-        "--boot-timer",
-        "--engine",
-        "soft",
-        *([] if filtered else ["--no-seccomp"]),
-    ]
+    words = ["--no-api", "--config-file", "/vm.json", "--boot-timer", "--engine", "soft", *vmm]
     return jail(*options, vmm=words, program=[sys.executable, "-ISc", program], **changed)
 
 
