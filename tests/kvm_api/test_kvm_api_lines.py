@@ -8,6 +8,7 @@ from struct import pack
 import pytest
 
 from hibana.engine.kvm import abi, kick
+from hibana.engine.kvm.routing import Message
 from tests.contract.engine.guests import DEVICE
 from tests.kvm_api import machine
 from tests.kvm_api.conftest import Boot
@@ -101,20 +102,41 @@ def let_it_halt(run: Run) -> None:
     assert run.enter() < 0
 
 
-def test_a_message_can_be_sent_by_an_eventfd(boot: Boot, eventfd: int) -> None:
+def test_a_line_above_the_pins_sends_a_message(boot: Boot) -> None:
     guest = listener(boot)
-    entry = abi.IRQ_ROUTING_ENTRY.pack(MSI_GSI, abi.KVM_IRQ_ROUTING_MSI, 0, 0, FIXED, 0, 0x45, 0, 0, 0, 0, 0)
-    abi.call(guest.kvm.fd, abi.KVM_SET_GSI_ROUTING, bytearray(abi.IRQ_ROUTING.pack(1, 0) + entry))
-    abi.put(guest.kvm.fd, abi.KVM_IRQFD, abi.IRQFD, eventfd, MSI_GSI, 0, 0)
-    assert heard(guest, lambda: os.eventfd_write(eventfd, 1)) == 0x45
+    line = guest.kvm.line(MSI_GSI)
+    guest.kvm.lines.routing.set_messages({MSI_GSI: Message(FIXED, 0x45)})
+    assert heard(guest, line) == 0x45
 
 
-def test_a_route_can_lead_a_line_to_a_pin_of_the_ioapic_alone(boot: Boot) -> None:
+def test_lines_reach_their_pins_while_there_are_messages(boot: Boot) -> None:
+    """And no longer the 8259s, which have not been silenced here and would add an interrupt of their own."""
+    guest = boot("""
+    start:
+        APIC 0xf0, 0x1ff
+        PIN 5, 0x45
+        ON 0x45, got
+        ON 5, got
+        SAY 1
+        sti
+    1:  hlt
+        jmp 1b
+    got:
+        SAY [rdi]
+        EOI
+        ret
+    """)
+    line = guest.kvm.line(LINE)
+    guest.kvm.lines.routing.set_messages({MSI_GSI: Message(FIXED, 0x46)})
+    assert heard(guest, line) == 0x45
+
+
+def test_a_message_that_was_taken_back_is_not_sent(boot: Boot) -> None:
     guest = listener(boot)
-    route = (LINE, abi.KVM_IRQ_ROUTING_IRQCHIP, 0, 0, abi.KVM_IRQCHIP_IOAPIC, LINE, 0, 0, 0, 0, 0, 0)
-    entry = abi.IRQ_ROUTING_ENTRY.pack(*route)
-    abi.call(guest.kvm.fd, abi.KVM_SET_GSI_ROUTING, bytearray(abi.IRQ_ROUTING.pack(1, 0) + entry))
-    assert heard(guest, guest.kvm.line(LINE)) == 0x45
+    silent, line = guest.kvm.line(MSI_GSI), guest.kvm.line(LINE)
+    guest.kvm.lines.routing.set_messages({MSI_GSI: Message(FIXED, 0x46)})
+    guest.kvm.lines.routing.set_messages({})
+    assert heard(guest, lambda: (silent(), line())) == 0x45
 
 
 def test_a_message_can_be_sent_by_a_request(boot: Boot) -> None:

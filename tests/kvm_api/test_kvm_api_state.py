@@ -7,6 +7,7 @@ import pytest
 from hibana.engine.kvm import abi, chips
 from hibana.engine.kvm.cpuid import CpuidEntry
 from hibana.engine.state import HALTED
+from hibana.errors import EngineError
 from tests.contract.engine.states import differences
 from tests.kvm_api import machine
 from tests.kvm_api.conftest import Boot
@@ -100,6 +101,28 @@ def test_the_frequency_of_the_time_stamp_counter_is_known_and_can_be_confirmed(b
     assert khz > 100_000
     abi.call(fd, abi.KVM_SET_TSC_KHZ, khz)
     assert abi.call(fd, abi.KVM_GET_TSC_KHZ) == khz
+
+
+def test_a_counter_that_is_almost_as_fast_is_left_as_it_is(boot: Boot) -> None:
+    vcpu = boot("start: END").vcpu
+    state = vcpu.save()
+    khz = state.tsc_khz
+    assert khz == abi.call(vcpu.fd, abi.KVM_GET_TSC_KHZ)
+    state.tsc_khz = khz + khz // 5000
+    vcpu.load(state)
+    assert vcpu.save().tsc_khz == khz
+
+
+def test_a_counter_of_another_speed_is_set_or_refused(boot: Boot) -> None:
+    vcpu = boot("start: END").vcpu
+    state = vcpu.save()
+    state.tsc_khz //= 2
+    try:
+        vcpu.load(state)
+    except EngineError as refusal:
+        assert "KVM_SET_TSC_KHZ" in str(refusal)  # a host that cannot scale
+    else:
+        assert vcpu.save().tsc_khz == state.tsc_khz
 
 
 def test_a_guest_without_a_paravirtual_clock_is_not_told_of_a_pause(boot: Boot) -> None:

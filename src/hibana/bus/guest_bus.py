@@ -1,6 +1,5 @@
 """The two address spaces as an engine sees them: where each guest access that leaves the CPU arrives."""
 
-from threading import Lock
 from typing import Final
 
 from hibana.bus.address import AddressSpace
@@ -74,32 +73,3 @@ class GuestBus:
                 return
         base, _, _, write = found
         write(addr - base, size, value)
-
-
-class SharedBus:
-    """A bus for several threads (fulfils `engine.interface.Bus`): only one of them is with the devices at a time."""
-
-    def __init__(self, bus: GuestBus, lock: Lock) -> None:
-        """Hold `lock`, which everybody holds who calls a device, during each access to `bus`."""
-        self._bus = bus
-        self._lock = lock
-
-    def port_read(self, port: int, size: int) -> int:
-        """Answer an IN instruction."""
-        with self._lock:
-            return self._bus.port_read(port, size)
-
-    def port_write(self, port: int, size: int, value: int) -> None:
-        """Carry out an OUT instruction."""
-        with self._lock:
-            self._bus.port_write(port, size, value)
-
-    def mmio_read(self, addr: int, size: int) -> int:
-        """Answer a read of memory that is not RAM."""
-        with self._lock:
-            return self._bus.mmio_read(addr, size)
-
-    def mmio_write(self, addr: int, size: int, value: int) -> None:
-        """Carry out a write to memory that is not RAM."""
-        with self._lock:
-            self._bus.mmio_write(addr, size, value)

@@ -6,6 +6,7 @@ owns what KVM owns: CPUs, local and I/O APIC, PIC, PIT and, where there is no pa
 
 import enum
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Final, NamedTuple, Protocol
 
 from hibana.engine.state import VcpuState, VmState
@@ -77,6 +78,13 @@ class Vm(Protocol):
     @property
     def runners(self) -> Sequence[Runner]: ...
 
+    @property
+    def bus_lock(self) -> "Lock | None":
+        """What a runner holds while it is on the bus, and so must everybody else who calls a device.
+
+        None where only the runner's thread may touch guest memory: then devices are called on it alone (soft).
+        """
+
     def line(self, gsi: int) -> Callable[[], None]:
         """Connect an edge-triggered interrupt line, and give what raises and lowers it. Raises EngineError.
 
@@ -108,8 +116,6 @@ class Engine(Protocol):
     name: str
     takes_cpu_templates: bool
     """Whether users may change what CPUID and MSRs show."""
-    devices_follow_runner: bool
-    """True where only the runner's thread may touch guest memory: devices must be called on it (soft)."""
 
     def missing(self) -> str | None:
         """Say in one sentence why this engine cannot run here; None when it can."""

@@ -151,6 +151,8 @@ class VcpuState(Struct):
     mp_state: int = RUNNABLE
     xsave: bytes = b""
     """The XSAVE image from its header on: AVX and what came later. Empty where the engine has no more than `fpu`."""
+    tsc_khz: int = 0
+    """How fast the time-stamp counter counts; 0 where that is not the host's business."""
 
 
 class IoapicState(Struct):

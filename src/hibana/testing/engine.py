@@ -83,6 +83,8 @@ class FakeRunner:
 class FakeVm:
     """A machine of fake parts that notes what the VMM does to it."""
 
+    bus_lock = None
+
     def __init__(self, vcpu_count: int, guests: Iterable[Iterable[Step]], bus: Bus) -> None:
         self.vcpus = [FakeVcpu() for _ in range(vcpu_count)]
         self.runners = [FakeRunner(guest, bus) for guest in guests]
@@ -128,7 +130,6 @@ class FakeEngine:
 
     name = "fake"
     takes_cpu_templates = False
-    devices_follow_runner = True
 
     def __init__(self, *guests: Iterable[Step]) -> None:
         self._guests = guests or ((),)

@@ -10,7 +10,7 @@ from functools import partial
 from hibana.boot.cmdline import Cmdline
 from hibana.boot.system import Images, describe_machine, load_images
 from hibana.boot.x86.registers import configure
-from hibana.bus.guest_bus import GuestBus, SharedBus
+from hibana.bus.guest_bus import GuestBus
 from hibana.bus.home import Home
 from hibana.bus.irq import IrqLine
 from hibana.bus.loop import Loop
@@ -56,13 +56,13 @@ def assemble(plan: Blueprint, engine: Engine, loop: Loop, started: Moment, on_en
         raise CpuTemplateError(cause=CpuIsFixed())
     memory = _allocate(plan.mem_size_mib, plan.huge_pages)
     bus = GuestBus()
-    devices = None if engine.devices_follow_runner else DeviceLoop(loop)
     try:
         cmdline = _cmdline(plan.boot_args)
-        vm = engine.create_vm(memory, plan.vcpu_count, SharedBus(bus, devices.lock) if devices else bus)
+        vm = engine.create_vm(memory, plan.vcpu_count, bus)
     except VmmError:
         memory.close()
         raise
+    devices = DeviceLoop(loop, vm.bus_lock) if vm.bus_lock else None
     machine = Machine(vm, memory, on_end, partial(install, plan.vcpu_filters), devices)
     home = Home(loop, machine.post_to_devices, machine.visit_devices if devices else None)
     try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from threading import Lock
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from hibana.bus.loop import Loop
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 class DeviceLoop:
     """Calls devices on the loop's thread (fulfils `machine.DeviceThread`), and never while a vCPU is with one."""
 
-    def __init__(self, loop: Loop) -> None:
-        """Make the lock that vCPU threads hold while they are on the bus."""
-        self.lock: Final = Lock()
+    def __init__(self, loop: Loop, bus_lock: Lock) -> None:
+        """Hold `bus_lock`, as vCPU threads do on the bus, during each call."""
         self._loop = loop
+        self._lock = bus_lock
 
     def post(self, task: Callable[[], None]) -> None:
         """Run a task soon. Safe from any thread, also from within a device."""
@@ -23,5 +23,5 @@ class DeviceLoop:
 
     def ask(self, question: Callable[[], T]) -> T:
         """Run a function now and give its result; only on the loop's thread, and not from within a device."""
-        with self.lock:
+        with self._lock:
             return question()

@@ -1,11 +1,10 @@
 """The test plays the CPU: IN, OUT and accesses outside RAM."""
 
 from collections.abc import Callable
-from threading import Lock
 
 import pytest
 
-from hibana.bus.guest_bus import GuestBus, SharedBus
+from hibana.bus.guest_bus import GuestBus
 from hibana.engine.interface import Bus
 from hibana.observe.metrics_groups import METRICS
 
@@ -99,40 +98,3 @@ def test_every_access_is_counted_whether_somebody_answers_or_not(
     for bus in (empty, inhabited, inhabited):
         access(bus)
     assert getattr(METRICS.vcpu, metric) == before + 3
-
-
-class Guarded(Notebook):
-    """A device that must not be touched without its lock."""
-
-    def __init__(self, lock: Lock) -> None:
-        super().__init__()
-        self._lock = lock
-
-    def read(self, offset: int, size: int) -> int:
-        assert self._lock.locked()
-        return super().read(offset, size)
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        assert self._lock.locked()
-        super().write(offset, size, value)
-
-
-def test_a_shared_bus_is_a_bus_whose_lock_is_held_during_each_access() -> None:
-    lock, bus = Lock(), GuestBus()
-    device = Guarded(lock)
-    bus.ports.insert(0x60, 5, device)
-    bus.mmio.insert(0x1000, 0x100, device)
-    shared: Bus = SharedBus(bus, lock)
-    shared.port_write(0x61, 1, 7)
-    shared.mmio_write(0x1004, 4, 8)
-    assert (shared.port_read(0x60, 1), shared.mmio_read(0x1008, 4)) == (0x100, 0x408)
-    assert device.writes == [(1, 1, 7), (4, 4, 8)]
-    assert not lock.locked()
-
-
-def test_the_lock_is_free_again_after_a_bug_in_a_device() -> None:
-    lock, bus = Lock(), GuestBus()
-    bus.ports.insert(0x60, 5, Guarded(Lock()))
-    with pytest.raises(AssertionError):
-        SharedBus(bus, lock).port_read(0x60, 1)
-    assert not lock.locked()

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
+from threading import Lock
 
 from hibana.engine.interface import KICKED, Bus, Stop
 from hibana.engine.state import (
@@ -56,6 +57,8 @@ class FakeRunner:
 class FakeVm:
     """One machine of the fake engine (fulfils `engine.interface.Vm`)."""
 
+    bus_lock: "Lock | None" = None
+
     def __init__(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
         self.memory = memory
         self.bus = bus
@@ -88,8 +91,8 @@ class FakeVmWithDoorbells(FakeVm):
 
     def __init__(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
         super().__init__(memory, vcpu_count, bus)
+        self.bus_lock = Lock()
         self.doorbells: dict[tuple[int, int], int] = {}
-        self.pauses = 0
 
     def doorbell(self, addr: int, value: int) -> int:
         fd = self.doorbells[addr, value] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -97,9 +100,6 @@ class FakeVmWithDoorbells(FakeVm):
 
     def ring(self, addr: int, value: int) -> None:
         os.eventfd_write(self.doorbells[addr, value], 1)
-
-    def note_pause(self) -> None:
-        self.pauses += 1
 
     def close(self) -> None:
         super().close()
@@ -112,7 +112,6 @@ class FakeEngine:
 
     name = "fake"
     takes_cpu_templates = False
-    devices_follow_runner = True
 
     def __init__(self) -> None:
         self.vm: FakeVm
@@ -128,7 +127,6 @@ class FakeEngine:
 class FakeEngineForLoop(FakeEngine):
     """An engine whose devices live on the loop's thread."""
 
-    devices_follow_runner = False
     vm: FakeVmWithDoorbells
 
     def create_vm(self, memory: GuestMemory, vcpu_count: int, bus: Bus) -> FakeVmWithDoorbells:

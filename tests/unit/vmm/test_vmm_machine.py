@@ -180,6 +180,18 @@ def test_keys_are_pressed_where_devices_live_even_while_the_guest_is_paused(rigs
         rig.machine.send_ctrl_alt_del()
 
 
+def test_the_guests_clock_hears_of_each_pause_once(rigs: list[Rig]) -> None:
+    rig = Rig(())
+    rigs.append(rig)
+    rig.machine.start()
+    rig.machine.pause()
+    assert rig.vm.pauses == 0
+    rig.machine.resume()
+    rig.machine.pause()
+    rig.machine.pause()
+    assert rig.vm.pauses == 1
+
+
 # --- the end of the guest ---------------------------------------------------------------------------------------------
 
 
@@ -224,6 +236,7 @@ def test_of_two_ends_a_failure_is_not_lost(codes: tuple[int, int], rigs: list[Ri
     [
         (SHUTDOWN, "Unexpected exit reason on vcpu run: Shutdown"),
         (Stop(Reason.FAILED, "no such instruction"), "Failure during vcpu run: no such instruction"),
+        (Stop(Reason.ABORTED, "Received KVM_EXIT_INTERNAL_ERROR signal"), "Received KVM_EXIT_INTERNAL_ERROR signal"),
     ],
 )
 def test_a_guest_that_cannot_go_on_is_a_failure(
@@ -237,6 +250,17 @@ def test_a_guest_that_cannot_go_on_is_a_failure(
     assert rig.machine.exit_code == EXIT_GENERIC
     assert METRICS.vcpu.failures == 1
     assert messages(capfd) == [sentence]
+
+
+def test_a_guest_may_ask_the_engine_for_its_end(rigs: list[Rig], capfd: pytest.CaptureFixture[str]) -> None:
+    rig = Rig([Stop(Reason.POWERED_OFF)])
+    rigs.append(rig)
+    rig.machine.start()
+    rig.machine.resume()
+    rig.wait_for_end()
+    assert rig.machine.exit_code == EXIT_OK
+    assert METRICS.vcpu.failures == 0
+    assert messages(capfd) == []
 
 
 def test_a_broken_device_is_a_failure_with_a_traceback(rigs: list[Rig], capfd: pytest.CaptureFixture[str]) -> None:

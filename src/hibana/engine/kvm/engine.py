@@ -20,7 +20,6 @@ class KvmEngine:
 
     name = "kvm"
     takes_cpu_templates = False
-    devices_follow_runner = False
 
     def missing(self) -> str | None:
         """Say in one sentence why this engine cannot run here; None when it can."""

@@ -10,10 +10,12 @@ from functools import partial
 from typing import Final
 
 from hibana.engine.kvm import abi
+from hibana.engine.kvm.routing import Routing
 from hibana.errors import EngineError, os_text
 
 _DOORBELL_SIZE: Final = 4
 _EDGE: Final = 1
+_PINS: Final = 24  # of the I/O APIC; lines above them are messages
 
 
 class Lines:
@@ -21,6 +23,7 @@ class Lines:
 
     def __init__(self, vm_fd: int) -> None:
         """Connect lines with the chips of a virtual machine."""
+        self.routing: Final = Routing(vm_fd)
         self._vm_fd = vm_fd
         self._eventfds: list[int] = []
 
@@ -28,6 +31,8 @@ class Lines:
         """Connect an interrupt line; call what this gives to pulse it. Raises EngineError."""
         fd = self._eventfd()
         abi.put(self._vm_fd, abi.KVM_IRQFD, abi.IRQFD, fd, gsi, 0, 0)
+        if gsi < _PINS:
+            self.routing.lines.add(gsi)
         return partial(os.eventfd_write, fd, _EDGE)
 
     def doorbell(self, addr: int, value: int) -> int:

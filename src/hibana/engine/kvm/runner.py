@@ -8,14 +8,16 @@ registers may be saved. A kick sets `immediate_exit` first, which makes the kern
 and then signals the thread, which makes it say so if it has entered already; so no kick is lost. A signal whose kick
 has been answered already finds the byte clear, and changes nothing.
 
-The bus is called directly, with all that Python knows about an access in local variables, because on this path every
-microsecond counts. The interpreter lock is released inside KVM_RUN (and by nothing else here).
+The bus is called directly, and with as little around it as possible, because on this path every microsecond counts. The
+interpreter lock is released inside KVM_RUN. One more lock is held while a runner is on the bus: devices are called by
+one thread at a time, by this one or by the loop's.
 """
 
 import _thread
 import mmap
 from errno import EAGAIN, EINTR, ENOSYS
 from fcntl import ioctl
+from threading import Lock
 from typing import Final
 
 from hibana.engine.interface import KICKED, SHUTDOWN, Bus, Reason, Stop
@@ -24,6 +26,9 @@ from hibana.errors import os_text
 from hibana.observe import log
 from hibana.observe.failure import described
 
+_io_exit: Final = abi.EXIT_IO.unpack_from
+_mmio_exit: Final = abi.EXIT_MMIO.unpack_from
+_MASKS: Final = {size: (1 << 8 * size) - 1 for size in (1, 2, 4, 8)}
 _EXIT_REASON: Final = abi.RUN_EXIT_REASON // 4
 _UNION: Final = abi.RUN_UNION
 _MMIO_DATA: Final = abi.RUN_MMIO_DATA
@@ -49,10 +54,11 @@ _ENDINGS: Final = (abi.KVM_SYSTEM_EVENT_SHUTDOWN, abi.KVM_SYSTEM_EVENT_RESET)
 class KvmRunner:
     """Runs one vCPU on the thread that calls `run`."""
 
-    def __init__(self, fd: int, page_size: int, bus: Bus) -> None:
-        """Map the page that the kernel shares with us. Raises OSError."""
+    def __init__(self, fd: int, page_size: int, bus: Bus, lock: Lock) -> None:
+        """Map the page that the kernel shares with us; hold `lock` while on the bus. Raises OSError."""
         self._fd = fd
         self._bus = bus
+        self._lock = lock
         self._page = mmap.mmap(fd, page_size)
         self._bytes = memoryview(self._page)
         self._words = self._bytes.cast("I")
@@ -89,7 +95,7 @@ class KvmRunner:
         self._page.close()
 
     def _loop(self) -> Stop:
-        fd, words = self._fd, self._words
+        fd, words, lock = self._fd, self._words, self._lock
         run, port, mmio = abi.KVM_RUN, self._port, self._mmio
         while True:
             try:
@@ -100,36 +106,37 @@ class KvmRunner:
                 continue
             reason = words[_EXIT_REASON]
             if reason == abi.KVM_EXIT_IO:
-                port()
+                with lock:
+                    port()
             elif reason == abi.KVM_EXIT_MMIO:
-                mmio()
+                with lock:
+                    mmio()
             elif stop := self._rare(reason):
                 return stop
 
     def _port(self) -> None:
         """Carry out IN or OUT; string instructions bring several elements at once."""
-        direction, size, port, count, offset = abi.EXIT_IO.unpack_from(self._page, _UNION)
+        direction, size, port, count, offset = _io_exit(self._bytes, _UNION)
         view = self._views[size]
         at = offset // size
-        bus = self._bus
-        if direction == abi.KVM_EXIT_IO_OUT:
-            for index in range(at, at + count):
-                bus.port_write(port, size, view[index])
-        else:
-            mask = (1 << 8 * size) - 1
-            for index in range(at, at + count):
-                view[index] = bus.port_read(port, size) & mask
+        while count:
+            if direction:
+                self._bus.port_write(port, size, view[at])
+            else:
+                view[at] = self._bus.port_read(port, size) & _MASKS[size]
+            at += 1
+            count -= 1
 
     def _mmio(self) -> None:
         """Carry out a read or a write of memory that is not RAM."""
-        addr, _, size, is_write = abi.EXIT_MMIO.unpack_from(self._page, _UNION)
+        addr, _, size, is_write = _mmio_exit(self._bytes, _UNION)
         view = self._views.get(size)
         if view is None:
             self._odd_mmio(addr, size, is_write)
         elif is_write:
             self._bus.mmio_write(addr, size, view[_MMIO_DATA // size])
         else:
-            view[_MMIO_DATA // size] = self._bus.mmio_read(addr, size) & (1 << 8 * size) - 1
+            view[_MMIO_DATA // size] = self._bus.mmio_read(addr, size) & _MASKS[size]
 
     def _odd_mmio(self, addr: int, size: int, is_write: int) -> None:
         """Carry out part of an access that crosses a page, 3 or 5 to 7 bytes long: byte by byte."""

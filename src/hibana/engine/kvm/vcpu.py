@@ -16,8 +16,10 @@ from hibana.engine.kvm.cpuid import CpuidEntry
 from hibana.engine.kvm.msr import in_loading_order
 from hibana.engine.state import DebugRegs, Fpu, VcpuEvents, VcpuState
 from hibana.errors import EngineError
+from hibana.observe import log
 
 _XCR0: Final = 0
+_TSC_TOLERANCE_PPM: Final = 250
 _MOST_MSRS: Final = 256  # in one request
 _EVENT_FLAGS_AT: Final = 13  # among the fields of kvm_vcpu_events
 _EVENT_FLAGS: Final = abi.KVM_VCPUEVENT_VALID_NMI_PENDING | abi.KVM_VCPUEVENT_VALID_SHADOW | abi.KVM_VCPUEVENT_VALID_SMM
@@ -54,11 +56,13 @@ class KvmVcpu:
             xcr0=self._save_xcr0(),
             mp_state=mp_state,
             xsave=rest,
+            tsc_khz=self._tsc_khz(),
         )
 
     def load(self, state: VcpuState) -> None:
         """Replace the complete state. Raises EngineError."""
         fd = self.fd
+        self._set_tsc_khz(state.tsc_khz)
         abi.put(fd, abi.KVM_SET_MP_STATE, abi.MP_STATE, state.mp_state)
         registers.put_regs(fd, state.regs)
         registers.put_sregs(fd, state.sregs)
@@ -75,6 +79,18 @@ class KvmVcpu:
     def note_pause(self) -> None:
         """Tell the guest's clock that time has passed without it; refused when the guest does not use it."""
         abi.call(self.fd, abi.KVM_KVMCLOCK_CTRL)
+
+    def _tsc_khz(self) -> int:
+        try:
+            return abi.call(self.fd, abi.KVM_GET_TSC_KHZ)
+        except EngineError:
+            log.warn("TSC freq not available. Snapshot cannot be loaded on a different CPU model.")
+            return 0
+
+    def _set_tsc_khz(self, khz: int) -> None:
+        """Make the counter as fast as it was; hosts are never quite equal, and few can be set."""
+        if khz and abs(self._tsc_khz() - khz) * 1_000_000 > khz * _TSC_TOLERANCE_PPM:
+            abi.call(self.fd, abi.KVM_SET_TSC_KHZ, khz)
 
     def _save_xsave(self) -> tuple[Fpu, bytes]:
         image = bytearray(self._xsave_size)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from threading import Lock
 from typing import Final
 
 from hibana.engine.interface import Bus
@@ -28,11 +29,12 @@ class KvmVm:
 
     def __init__(self, host: Host, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
         """Make it, in the reference's order (machine.md §4.3). Raises EngineError, and then leaves nothing behind."""
+        self.bus_lock: Final = Lock()
         self.vcpus: list[KvmVcpu] = []
         self.runners: list[KvmRunner] = []
         cpuid = host.supported_cpuid()
         self.fd: Final = host.create_vm()
-        self._lines = Lines(self.fd)
+        self.lines: Final = Lines(self.fd)
         try:
             slot_limit = host.capability(abi.KVM_CAP_NR_MEMSLOTS) or _SLOTS_IF_UNKNOWN
             msrs = saved_msrs(host.msr_index_list())
@@ -45,7 +47,7 @@ class KvmVm:
             for index in range(vcpu_count):
                 vcpu = KvmVcpu(abi.call(self.fd, abi.KVM_CREATE_VCPU, index), msrs, xsave_size)
                 self.vcpus.append(vcpu)
-                self.runners.append(_runner(vcpu, page_size, bus))
+                self.runners.append(_runner(vcpu, page_size, bus, self.bus_lock))
             self.slots: Final = Slots(self.fd, memory, slot_limit)
             for index, vcpu in enumerate(self.vcpus):
                 vcpu.set_cpuid(normalize(cpuid, index, vcpu_count))
@@ -55,11 +57,11 @@ class KvmVm:
 
     def line(self, gsi: int) -> Callable[[], None]:
         """Connect an interrupt line, and give what pulses it, on any thread. Raises EngineError."""
-        return self._lines.interrupt(gsi)
+        return self.lines.interrupt(gsi)
 
     def doorbell(self, addr: int, value: int) -> int:
         """Let 32-bit writes of `value` to `addr` count up an eventfd. Raises EngineError."""
-        return self._lines.doorbell(addr, value)
+        return self.lines.doorbell(addr, value)
 
     def note_pause(self) -> None:
         """Tell the guest's clock that the guest stood still. Only while no runner runs."""
@@ -84,12 +86,12 @@ class KvmVm:
             runner.close()
         for vcpu in self.vcpus:
             os.close(vcpu.fd)
-        self._lines.close()
+        self.lines.close()
         os.close(self.fd)
 
 
-def _runner(vcpu: KvmVcpu, page_size: int, bus: Bus) -> KvmRunner:
+def _runner(vcpu: KvmVcpu, page_size: int, bus: Bus, lock: Lock) -> KvmRunner:
     try:
-        return KvmRunner(vcpu.fd, page_size, bus)
+        return KvmRunner(vcpu.fd, page_size, bus, lock)
     except OSError as error:
         raise EngineError(cause=f"mapping a vCPU's page: {os_text(error)}") from error

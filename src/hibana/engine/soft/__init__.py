@@ -7,7 +7,7 @@ tables that can be rewritten. Nothing is compiled on the user's machine, and not
 
 What enters: guest RAM, a number of vCPUs, and a bus for every access that is neither RAM nor one of our chips. What
 leaves: an `engine.interface.Vm` with one runner, that is one host thread, on which all vCPUs take turns and to which
-the devices belong (`devices_follow_runner`).
+the devices belong (there is no `bus_lock`).
 
 Read in this order:
 

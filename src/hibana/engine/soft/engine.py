@@ -21,7 +21,6 @@ class SoftEngine:
 
     name = "soft"
     takes_cpu_templates = False
-    devices_follow_runner = True
 
     def missing(self) -> str | None:
         """Say in one sentence why this engine cannot run here; None when it can."""

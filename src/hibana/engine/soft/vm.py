@@ -15,6 +15,8 @@ from hibana.memory.guest import GuestMemory
 class SoftVm:
     """The whole machine belongs to the thread of its only runner."""
 
+    bus_lock = None
+
     def __init__(self, processor: Processor, memory: GuestMemory, vcpu_count: int, bus: Bus) -> None:
         self._processor = processor
         self._memory = memory

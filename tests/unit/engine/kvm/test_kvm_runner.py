@@ -5,6 +5,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from itertools import cycle
+from threading import Lock
 
 import pytest
 
@@ -28,7 +29,8 @@ class Kernel:
         os.truncate(self.fd, PAGE_SIZE)
         self.page = mmap.mmap(self.fd, PAGE_SIZE)
         self.bus = RecordingBus(answers)
-        self.runner = KvmRunner(self.fd, PAGE_SIZE, self.bus)
+        self.lock = Lock()
+        self.runner = KvmRunner(self.fd, PAGE_SIZE, self.bus, self.lock)
         self.steps: list[Step] = []
         self.entries = 0
 
@@ -203,14 +205,33 @@ def test_a_kick_before_run_enters_the_kernel_once_and_no_guest(kernel: Kernel) -
     assert kernel.entries == 1
 
 
+def test_the_lock_is_held_on_the_bus_and_nowhere_else(kernel: Kernel) -> None:
+    held: list[bool] = []
+
+    def in_the_kernel() -> None:
+        held.append(kernel.lock.locked())
+        kernel.exit(abi.KVM_EXIT_INTR)()
+
+    kernel.bus.port_write = lambda *_: held.append(kernel.lock.locked())  # type: ignore[method-assign]
+    kernel.bus.mmio_write = lambda *_: held.append(kernel.lock.locked())  # type: ignore[method-assign]
+    kernel.run(
+        kernel.port(OUT, 1, 0x3F8, b"x"),
+        in_the_kernel,
+        kernel.mmio(0xD0000000, 4, bytes(8), 1),
+    )
+    assert held == [True, False, True]
+    assert not kernel.lock.locked()
+
+
 def test_a_bug_in_a_device_is_told_with_its_traceback(kernel: Kernel) -> None:
     kernel.bus.port_write = lambda *_: 1 // 0  # type: ignore[method-assign,assignment]
     stop = kernel.run(kernel.port(OUT, 1, 0x3F8, b"x"))
     assert stop.reason is Reason.FAILED
     assert "ZeroDivisionError" in stop.detail
+    assert not kernel.lock.locked()
 
 
 def test_a_kick_after_the_end_does_no_harm(kernel: Kernel) -> None:
-    other = KvmRunner(kernel.fd, PAGE_SIZE, kernel.bus)
+    other = KvmRunner(kernel.fd, PAGE_SIZE, kernel.bus, kernel.lock)
     other.close()
     other.kick()
