@@ -91,9 +91,9 @@ def test_interval_timers_fire_on_time(vm: MicroVm) -> None:
         "signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)\n"
         "while count < 50: signal.pause()\n"
         "signal.setitimer(signal.ITIMER_REAL, 0)\n"
-        "print(count)"
+        "print(count >= 50)"  # one more may come before the timer is off
     )
-    assert vm.run(f"python3 -c '{program}'") == "50"
+    assert vm.run(f"python3 -c '{program}'") == "True"
 
 
 def test_sleeping_takes_as_long_as_the_guest_thinks(vm: MicroVm) -> None:

@@ -223,7 +223,8 @@ class Logger:
         second, nanosecond = divmod(time.time_ns(), 1_000_000_000)
         known, text = self._stamp  # one object, because other threads are logging too
         if second != known:
-            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(second))
+            # Not by strftime: some C libraries look for the time zone's file each time, and no filter allows that.
+            text = "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}".format(*time.localtime(second)[:6])
             self._stamp = (second, text)
         return f"{text}.{nanosecond:09}"
 

@@ -19,7 +19,7 @@ from hibana.errors import (
     VmmFilterError,
 )
 from hibana.observe import log, metrics
-from hibana.seccomp.filters import Choice, Filters, unfiltered
+from hibana.seccomp.filters import Choice, Filters
 from hibana.seccomp.install import install
 from hibana.vmm.blueprint import Blueprint
 from hibana.vmm.engines import choose_engine
@@ -34,7 +34,7 @@ class Circumstances(NamedTuple):
 
     engine: str
     boot_timer: bool
-    filters: Choice = unfiltered
+    filters: Choice
 
 
 class Controller:

@@ -1,9 +1,12 @@
 """Our own policies, rule by rule, against the kernel: what each allows runs, what is next to it is killed."""
 
+import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -11,6 +14,9 @@ from typing import Final, NamedTuple
 import pytest
 
 from hibana import seccomp
+from hibana.engine.kvm import abi, kick
+from hibana.engine.soft import alarm
+from hibana.host import tap
 from hibana.seccomp.policy import Condition, Filter, SyscallRule, parse
 from hibana.seccomp.syscalls import NUMBERS
 from tests.unit.seccomp.kernel import ANSWERS, Call, meaning
@@ -159,6 +165,35 @@ def test_every_rule_says_what_it_is_for(engine: str) -> None:
     for category in policy.values():
         for rule in category["filter"]:
             assert rule.get("comment"), rule
+
+
+OPEN_AS_PATCH_DOES: Final = os.O_NONBLOCK | os.O_CLOEXEC
+NUMBERS_OF_THE_CODE: Final = [
+    *(("soft", "vcpu", "tgkill", 2, number) for number in (alarm.SIGNAL, signal.SIGABRT)),
+    *(("kvm", "vcpu", "tgkill", 2, number) for number in (kick.SIGNAL, signal.SIGABRT)),
+    ("kvm", "vcpu", "ioctl", 1, abi.KVM_RUN),
+    ("kvm", "vmm", "ioctl", 1, abi.KVM_KVMCLOCK_CTRL),
+    *((engine, "vcpu", "ioctl", 1, tap.TUNSETOFFLOAD) for engine in POLICIES),
+    *(
+        (engine, "vmm", "ioctl", 1, number)
+        for engine in POLICIES
+        for number in (termios.FIONBIO, termios.TCGETS, termios.TCSETS, termios.TIOCGPGRP)
+    ),
+    *(
+        (engine, "vmm", "openat", 2, OPEN_AS_PATCH_DOES | access)
+        for engine in POLICIES
+        for access in (os.O_RDONLY, os.O_RDWR)
+    ),
+    *((engine, "vmm", "fcntl", 1, fcntl.F_SETFL) for engine in POLICIES),
+]
+
+
+@pytest.mark.parametrize(("engine", "category", "syscall", "index", "value"), NUMBERS_OF_THE_CODE)
+def test_numbers_in_policies_are_those_of_the_code(
+    engine: str, category: str, syscall: str, index: int, value: int
+) -> None:
+    conditions = [rule.args for rule in POLICIES[engine][category].rules if rule.syscall == syscall]
+    assert [Condition(index, "eq", value, "dword")] in conditions
 
 
 def test_the_compiled_filters_are_those_of_the_policies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from hibana.engine.interface import SHUTDOWN, Bus
 from hibana.observe import log, metrics
 from hibana.observe.metrics import MetricsWriter
 from hibana.observe.metrics_groups import METRICS
+from hibana.seccomp.filters import unfiltered
 from hibana.testing.disk import grant_async
 from hibana.testing.engine import FakeEngine, Step
 from hibana.testing.fakes import FakeClock
@@ -101,7 +102,10 @@ class Process:
         self.clock = FakeClock()
         self.loop = Loop(self.clock)
         self.controller = Controller(
-            Circumstances("fake", boot_timer), Resources(open_fake_tap, grant_async), Store(1024), self.loop
+            Circumstances("fake", boot_timer, unfiltered),
+            Resources(open_fake_tap, grant_async),
+            Store(1024),
+            self.loop,
         )
         self._dispatcher = Dispatcher(self.controller)
         self._closed = False

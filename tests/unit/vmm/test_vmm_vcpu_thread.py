@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from hibana.engine.interface import SHUTDOWN, Bus, Reason, Stop
-from hibana.errors import I8042BufferFull, VcpusDoNotAnswer, VcpuThreadError
+from hibana.errors import FilterTooLong, I8042BufferFull, VcpuFilterError, VcpusDoNotAnswer, VcpuThreadError
 from hibana.testing.engine import FakeRunner, Step
 from hibana.testing.fakes import RecordingBus
 from hibana.vmm import vcpu_thread
@@ -199,6 +199,36 @@ def test_a_thread_that_does_not_answer_is_not_waited_for_for_ever(
     gate.set()
     assert guest.thread.ask(lambda: 2) == 2
     assert late == [1]
+
+
+def test_a_thread_is_confined_before_it_does_anything_and_its_maker_waits_for_that() -> None:
+    story: list[str] = []
+
+    def confine() -> None:
+        story.append(f"confine {threading.current_thread().name}")
+
+    thread = VcpuThread(3, FakeRunner((), RecordingBus()), lambda stop: None, confine)
+    thread.post(lambda: story.append("task"))
+    thread.start()
+    assert story[0] == "confine fc_vcpu 3"
+    thread.ask(lambda: None)
+    thread.finish()
+    assert story == ["confine fc_vcpu 3", "task"]
+
+
+@pytest.mark.parametrize("failure", [FilterTooLong(), RuntimeError("a bug")])
+def test_a_thread_that_cannot_be_confined_does_nothing(failure: Exception) -> None:
+    def confine() -> None:
+        raise failure
+
+    done: list[str] = []
+    thread = VcpuThread(0, FakeRunner((), RecordingBus()), lambda stop: None, confine)
+    thread.post(lambda: done.append("task"))
+    with pytest.raises(VcpuFilterError) as refused:
+        thread.start()
+    assert str(refused.value) == f"Failed to set the requested seccomp filters on vCPU 0: Error: {failure}"
+    thread.finish()
+    assert done == []
 
 
 @pytest.mark.parametrize("running", [False, True])
