@@ -13,54 +13,34 @@ from msgspec.structs import astuple
 
 from hibana.engine.kvm import abi, registers, xsave
 from hibana.engine.kvm.msr import TSC, in_loading_order
+from hibana.engine.kvm.tsc import Tsc
 from hibana.engine.state import CpuidEntry, DebugRegs, Fpu, VcpuEvents, VcpuState
 from hibana.errors import EngineError
 from hibana.observe import log
 
 _XCR0: Final = 0
 _TSC_TOLERANCE_PPM: Final = 250
-_FAR_AWAY: Final = 1 << 62
 _MOST_MSRS: Final = 255  # in one request: the kernel refuses 256 (MAX_IO_MSRS)
 _EVENT_FLAGS_AT: Final = 13  # among the fields of kvm_vcpu_events
 _EVENT_FLAGS: Final = abi.KVM_VCPUEVENT_VALID_NMI_PENDING | abi.KVM_VCPUEVENT_VALID_SHADOW | abi.KVM_VCPUEVENT_VALID_SMM
 
 
-class Saved(NamedTuple):
+class Common(NamedTuple):
     """What all vCPUs of a virtual machine have in common."""
 
     msrs: Sequence[int]
     """Those that are saved."""
     xsave_size: int
-    tsc: "Tsc"
-
-
-class Tsc:
-    """The time-stamp counters of a virtual machine, which the kernel keeps at one offset from the host's.
-
-    When a counter is set to less than a second from where the others are, the kernel takes it for the same and leaves
-    it alone. That is what we want, because vCPUs are loaded one after the other, each with its counter of the moment;
-    but kernels before 6.7 also compare the first one with the zero that all counters begin at, and so a guest that has
-    run for less than a second would see time go back. A value far away comes in between.
-    """
-
-    def __init__(self) -> None:
-        self._is_set = False
-
-    def detour(self, value: int) -> list[tuple[int, int]]:
-        """Give what has to be written before a counter is set to `value`."""
-        if self._is_set or not value:
-            return []
-        self._is_set = True
-        return [(TSC, value ^ _FAR_AWAY)]
+    tsc: Tsc
 
 
 class KvmVcpu:
     """State of a vCPU in the kernel, by its descriptor."""
 
-    def __init__(self, fd: int, saved: Saved) -> None:
+    def __init__(self, fd: int, common: Common) -> None:
         """Use a descriptor, which stays the caller's."""
         self.fd: Final = fd
-        self._msrs, self._xsave_size, self._tsc = saved
+        self._msrs, self._xsave_size, self._tsc = common
 
     def set_cpuid(self, leaves: Sequence[CpuidEntry]) -> None:
         """Say what the guest sees of this CPU; only before it has run."""
