@@ -118,9 +118,11 @@ class Run:
         self.page[abi.RUN_IMMEDIATE_EXIT] = 0
 
 
-def later(action: Callable[[], object], seconds: float = 0.02) -> None:
-    """Do something from another thread, when the guest is probably under way."""
-    threading.Timer(seconds, action).start()
+def later(action: Callable[[], object], seconds: float = 0.02) -> threading.Thread:
+    """Do something from another thread, when the guest is probably under way; wait for that thread in the end."""
+    thread = threading.Timer(seconds, action)
+    thread.start()
+    return thread
 
 
 def refused(fd: int, request: int, argument: int | bytearray = 0) -> str:

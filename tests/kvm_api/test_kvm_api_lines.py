@@ -58,8 +58,10 @@ def heard(guest: KvmGuest, action: Callable[[], object]) -> int:
     with Run(guest.vcpu.fd) as run:
         assert run.until_said() == 1
         run.finish_instruction()
-        later(action)
-        return run.until_said()
+        acting = later(action)
+        said = run.until_said()
+        acting.join()
+        return said
 
 
 def listener(boot: Boot, pin: int = 0x45) -> KvmGuest:
@@ -88,8 +90,9 @@ def test_a_level_triggered_line_asks_for_more_when_it_was_served(boot: Boot, eve
     with Run(guest.vcpu.fd) as run:
         assert run.until_said() == 1
         run.finish_instruction()
-        later(lambda: os.eventfd_write(eventfd, 1))
+        acting = later(lambda: os.eventfd_write(eventfd, 1))
         assert run.until_said() == 0x45
+        acting.join()
         let_it_halt(run)
     assert counted(resample) == 1
     os.close(resample)
@@ -98,8 +101,9 @@ def test_a_level_triggered_line_asks_for_more_when_it_was_served(boot: Boot, eve
 def let_it_halt(run: Run) -> None:
     """Let the guest go on to its HLT, from which a signal brings it back."""
     thread = threading.get_native_id()
-    later(lambda: kick.poke(thread), 0.1)
+    poking = later(lambda: kick.poke(thread), 0.1)
     assert run.enter() < 0
+    poking.join()
 
 
 def test_a_line_above_the_pins_sends_a_message(boot: Boot) -> None:

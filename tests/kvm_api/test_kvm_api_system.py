@@ -7,8 +7,14 @@ from struct import pack, unpack_from
 import pytest
 
 from hibana.engine.kvm import abi
+from hibana.engine.kvm.engine import KvmEngine
 from hibana.engine.kvm.host import REQUIRED, Host
 from hibana.engine.kvm.msr import saved_msrs
+from hibana.engine.kvm.vcpu import KvmVcpu
+from hibana.errors import EngineError
+from hibana.memory.guest import GuestMemory
+from hibana.testing.fakes import RecordingBus
+from hibana.units import MIB
 from tests.kvm_api import machine
 from tests.kvm_api.conftest import Boot
 from tests.kvm_api.machine import refused
@@ -95,3 +101,16 @@ def test_the_clock_of_a_virtual_machine_goes_on_from_where_it_is_set(boot: Boot)
     vm.load(state)
     first, second = vm.save().clock_ns, vm.save().clock_ns
     assert 10**15 <= first <= second < 10**15 + 10**12
+
+
+def test_a_virtual_machine_that_cannot_be_completed_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(vcpu: KvmVcpu, leaves: object) -> None:
+        raise EngineError(cause="no CPUID today")
+
+    memory = GuestMemory(MIB)
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(KvmVcpu, "set_cpuid", fail)
+    with pytest.raises(EngineError, match="no CPUID today"):
+        KvmEngine().create_vm(memory, 2, RecordingBus())
+    assert len(os.listdir("/proc/self/fd")) == before
+    memory.close()

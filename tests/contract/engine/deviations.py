@@ -71,6 +71,7 @@ EMULATING_KVM: Final[dict[str, str]] = {
     "test_an_interrupt_in_service_holds_its_class_back_until_eoi": _LATE,
     "test_the_local_apic_shows_what_is_pending_and_in_service": _LATE,
     "test_an_nmi_ignores_the_interrupt_flag_and_blocks_the_next_until_iret": _LATE,
+    "test_a_software_disabled_apic_takes_no_interrupts": _LATE,
     "test_protected_mode_paging[two levels]": _PAGING,
     "test_protected_mode_paging[PAE]": _PAGING,
     "test_ring_3_runs_and_comes_back_by_an_interrupt": _RING_3,

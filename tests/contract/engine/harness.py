@@ -18,6 +18,7 @@ from tests.contract.engine.assembler import Program, assemble
 from tests.contract.engine.engines import emulates
 
 PATIENCE_S: Final = 30.0
+_ARRIVAL_S: Final = 0.003
 _LAST_WORDS_S: Final = 5.0
 
 
@@ -129,6 +130,12 @@ class Guest:
         if line is None:
             line = self._lines[gsi] = self.vm.line(gsi)
         line()
+
+    def pulse_and_wait(self, gsi: int) -> None:
+        """Raise and lower a line, and give the interrupt time to arrive: on kvm the kernel has a work queue for it."""
+        self.pulse(gsi)
+        if self.vm.bus_lock is not None:
+            time.sleep(_ARRIVAL_S)
 
     def traps(self) -> list[guests.Trap]:
         """Read the trap log."""

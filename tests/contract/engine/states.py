@@ -9,6 +9,8 @@ from hibana.engine.state import VcpuState, VmState
 
 CLOCKS: Final = (".msrs.0x10", ".msrs.0x6e0", "lapic 0x390", ".clock_ns", ".count_load_time")
 """What time alone changes between two looks."""
+DERIVED: Final = "lapic 0xa0"
+"""The processor priority follows from two other registers; KVM brings it up to date when somebody needs it."""
 
 
 def _flat(state: VcpuState | VmState) -> dict[str, object]:
@@ -29,7 +31,7 @@ def _flat(state: VcpuState | VmState) -> dict[str, object]:
             leaves[name] = value
 
     walk("", msgspec.to_builtins(state, builtin_types=(bytes,), str_keys=False))
-    return {name: value for name, value in leaves.items() if not name.endswith(CLOCKS)}
+    return {name: value for name, value in leaves.items() if not name.endswith(CLOCKS) and name != DERIVED}
 
 
 def differences(one: VcpuState | VmState, other: VcpuState | VmState) -> dict[str, tuple[object, object]]:

@@ -19,7 +19,7 @@ COUNT: Final = """
 
 def _pulse_on_act(guest: Guest) -> None:
     """Let the guest raise a line by naming it: devices are called on the runner's thread."""
-    guest.bus.reactions[guests.PORT_ACT] = guest.pulse
+    guest.bus.reactions[guests.PORT_ACT] = guest.pulse_and_wait
 
 
 # --- when an interrupt is taken ---------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ def test_a_line_goes_to_the_cpu_its_redirection_entry_names(boot: Boot) -> None:
     """,
         vcpus=3,
     )
-    guest.bus.reactions[guests.PORT_ACT] = guest.pulse
+    guest.bus.reactions[guests.PORT_ACT] = guest.pulse_and_wait
     guest.run()
     assert guest.bus.said() == [2]
 

@@ -118,6 +118,9 @@ class KvmRunner:
     def _port(self) -> None:
         """Carry out IN or OUT; string instructions bring several elements at once."""
         direction, size, port, count, offset = _io_exit(self._bytes, _UNION)
+        if direction and size == count == 1:  # a console: nothing else is as frequent
+            self._bus.port_write(port, 1, self._bytes[offset])
+            return
         view = self._views[size]
         at = offset // size
         while count:
@@ -130,7 +133,7 @@ class KvmRunner:
 
     def _mmio(self) -> None:
         """Carry out a read or a write of memory that is not RAM."""
-        addr, _, size, is_write = _mmio_exit(self._bytes, _UNION)
+        addr, size, is_write = _mmio_exit(self._bytes, _UNION)
         view = self._views.get(size)
         if view is None:
             self._odd_mmio(addr, size, is_write)

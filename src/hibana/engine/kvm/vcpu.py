@@ -7,13 +7,14 @@ because they cancel exceptions.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import astuple
 
 from hibana.engine.kvm import abi, registers, xsave
 from hibana.engine.kvm.cpuid import CpuidEntry
-from hibana.engine.kvm.msr import in_loading_order
+from hibana.engine.kvm.msr import TSC, in_loading_order
+from hibana.engine.kvm.tsc import Tsc
 from hibana.engine.state import DebugRegs, Fpu, VcpuEvents, VcpuState
 from hibana.errors import EngineError
 from hibana.observe import log
@@ -25,14 +26,22 @@ _EVENT_FLAGS_AT: Final = 13  # among the fields of kvm_vcpu_events
 _EVENT_FLAGS: Final = abi.KVM_VCPUEVENT_VALID_NMI_PENDING | abi.KVM_VCPUEVENT_VALID_SHADOW | abi.KVM_VCPUEVENT_VALID_SMM
 
 
+class Common(NamedTuple):
+    """What all vCPUs of a virtual machine have in common."""
+
+    msrs: Sequence[int]
+    """Those that are saved."""
+    xsave_size: int
+    tsc: Tsc
+
+
 class KvmVcpu:
     """State of a vCPU in the kernel, by its descriptor."""
 
-    def __init__(self, fd: int, msrs: Sequence[int], xsave_size: int) -> None:
-        """Use a descriptor, which stays the caller's; `msrs` are those that are saved."""
+    def __init__(self, fd: int, common: Common) -> None:
+        """Use a descriptor, which stays the caller's."""
         self.fd: Final = fd
-        self._msrs = msrs
-        self._xsave_size = xsave_size
+        self._msrs, self._xsave_size, self._tsc = common
 
     def set_cpuid(self, leaves: Sequence[CpuidEntry]) -> None:
         """Say what the guest sees of this CPU; only before it has run."""
@@ -118,7 +127,7 @@ class KvmVcpu:
         return values
 
     def _load_msrs(self, msrs: dict[int, int]) -> None:
-        entries = in_loading_order(msrs)
+        entries = self._tsc.detour(msrs.get(TSC, 0)) + in_loading_order(msrs)
         for start in range(0, len(entries), _MOST_MSRS):
             wanted = entries[start : start + _MOST_MSRS]
             if abi.call(self.fd, abi.KVM_SET_MSRS, _msr_list(wanted)) < len(wanted):

@@ -13,7 +13,8 @@ from hibana.engine.kvm.lines import Lines
 from hibana.engine.kvm.msr import saved_msrs
 from hibana.engine.kvm.runner import KvmRunner
 from hibana.engine.kvm.slots import Slots
-from hibana.engine.kvm.vcpu import KvmVcpu
+from hibana.engine.kvm.tsc import Tsc
+from hibana.engine.kvm.vcpu import Common, KvmVcpu
 from hibana.engine.state import VmState
 from hibana.errors import EngineError, os_text
 from hibana.memory.guest import GuestMemory
@@ -39,13 +40,14 @@ class KvmVm:
             slot_limit = host.capability(abi.KVM_CAP_NR_MEMSLOTS) or _SLOTS_IF_UNKNOWN
             msrs = saved_msrs(host.msr_index_list())
             xsave_size = abi.call(self.fd, abi.KVM_CHECK_EXTENSION, abi.KVM_CAP_XSAVE2) or abi.XSAVE.size
+            common = Common(msrs, xsave_size, Tsc())
             abi.call_with_address(self.fd, abi.KVM_SET_TSS_ADDR, KVM_TSS)
             abi.call(self.fd, abi.KVM_CREATE_IRQCHIP)
             abi.put(self.fd, abi.KVM_CREATE_PIT2, abi.PIT_CONFIG, abi.KVM_PIT_SPEAKER_DUMMY)
             kick.admit()
             page_size = host.vcpu_page_size()
             for index in range(vcpu_count):
-                vcpu = KvmVcpu(abi.call(self.fd, abi.KVM_CREATE_VCPU, index), msrs, xsave_size)
+                vcpu = KvmVcpu(abi.call(self.fd, abi.KVM_CREATE_VCPU, index), common)
                 self.vcpus.append(vcpu)
                 self.runners.append(_runner(vcpu, page_size, bus, self.bus_lock))
             self.slots: Final = Slots(self.fd, memory, slot_limit)

@@ -66,7 +66,10 @@ class Kernel:
         return step
 
     def mmio(self, addr: int, size: int, content: bytes = bytes(8), is_write: int = 0) -> Step:
-        return self.exit(abi.KVM_EXIT_MMIO, abi.EXIT_MMIO.pack(addr, content, size, is_write))
+        record = bytearray(abi.EXIT_MMIO.pack(addr, size, is_write))
+        at = abi.RUN_MMIO_DATA - abi.RUN_UNION
+        record[at : at + len(content)] = content
+        return self.exit(abi.KVM_EXIT_MMIO, bytes(record))
 
     def error(self, number: int) -> Step:
         def step() -> None:
