@@ -17,7 +17,6 @@ from tools.dev import places
 from tools.guest.cpio import Archive
 from tools.microvm.job import Job, Output
 
-CPU: Final = "EPYC,+svm"
 CONSOLE: Final = "console.log"
 FILES: Final = "files.tar"
 _TIME_IS_UP: Final = 124  # as timeout(1) says it
@@ -31,13 +30,6 @@ class Broken(Exception):
     """The box itself failed, not the command; the text says how."""
 
 
-class Hardware(NamedTuple):
-    """What QEMU emulates."""
-
-    cpu: str = CPU
-    smp: int = 1
-
-
 class Disks(NamedTuple):
     """Images, in the order in which /init expects them."""
 
@@ -49,12 +41,12 @@ class Disks(NamedTuple):
 class Box:
     """A box that has been switched on; what it leaves behind is in `folder`."""
 
-    def __init__(self, job: Job, disks: Disks, folder: Path, hardware: Hardware) -> None:
+    def __init__(self, job: Job, disks: Disks, folder: Path, smp: int) -> None:
         self._folder = folder
         self._output = Output(job.word)
         initrd = folder / "initrd.cpio"
         initrd.write_bytes((places.GUEST / "box.cpio").read_bytes() + _errand(job))
-        self.command = qemu(places.GUEST / "box.bzImage", initrd, disks, folder, hardware)
+        self.command = qemu(places.GUEST / "box.bzImage", initrd, disks, folder, smp)
         self._process = subprocess.Popen(
             self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
@@ -112,9 +104,9 @@ class Box:
         return "".join(f"\n    {line}" for line in [*said.splitlines(), *log.splitlines()[-20:]])
 
 
-def qemu(kernel: Path, initrd: Path, disks: Disks, folder: Path, hardware: Hardware) -> list[str]:
+def qemu(kernel: Path, initrd: Path, disks: Disks, folder: Path, smp: int) -> list[str]:
     """Write QEMU's command line: not `-M microvm`, whose clock cannot be calibrated on a busy host."""
-    machine = ("-M", "q35", "-accel", "tcg,tb-size=512", "-cpu", hardware.cpu, "-smp", str(hardware.smp))
+    machine = ("-M", "q35", "-accel", "tcg,tb-size=512", "-cpu", "EPYC,+svm", "-smp", str(smp))
     bare = ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
     guest = ("-m", str(_MEM_MIB), "-kernel", str(kernel), "-initrd", str(initrd), "-append", _CMDLINE)
     # What is written to the disks is gone with the box, so several boxes can use one image.

@@ -10,8 +10,6 @@ from tools.dev.say import Step
 
 _LIMIT_S: Final = 1800
 _PYTEST: Final = ("python", "-m", "pytest", "-v", "-ra", "-p", "no:cacheprovider", "--durations=15")
-# Without AVX: QEMU lets a nested guest's XSETBV pass, so KVM does not notice that the guest's state has become larger.
-_CPU_OF_KERNELS: Final = "EPYC,+svm,-avx,-avx2,-fma,-f16c"
 
 LEFT_OUT: Final = (
     # About devtool and the host, not about an engine.
@@ -24,15 +22,16 @@ LEFT_OUT: Final = (
     # They compute the same here first, for as long.
     "tests/guest/test_guest_programs.py::test_python_computes_what_it_computes_here",
     "tests/guest/test_guest_programs.py::test_perl_computes_what_python_computes_here",
+    # QEMU lets a nested guest's XSETBV pass, so CPUID leaf 0xD does not change as the kernel expects. The kernel warns,
+    # and goes on without XSAVE.
+    "tests/guest/test_guest_boot.py::test_the_kernel_finds_nothing_to_complain_about",
     # QEMU aborts when a nested guest writes CR8 while an interrupt waits (7.2: cpu_interrupt without its lock).
     "tests/contract/engine/test_engine_interrupts.py::test_cr8_is_the_task_priority",
 )
 _DESELECTED: Final = tuple(word for name in LEFT_OUT for word in ("--deselect", name))
 
 SUITES: Final[Mapping[str, Sequence[str]]] = {
-    "guests": (
-        *("--cpu", _CPU_OF_KERNELS, "--", "env", "HIBANA_GUEST_ENGINES=kvm", *_PYTEST, *_DESELECTED, "tests/guest"),
-    ),
+    "guests": ("--", "env", "HIBANA_GUEST_ENGINES=kvm", *_PYTEST, *_DESELECTED, "tests/guest"),
     "engine": ("--", *_PYTEST, *_DESELECTED, "tests/contract/engine", "tests/kvm_api", "-k", "kvm"),
 }
 

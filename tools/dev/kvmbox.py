@@ -1,4 +1,4 @@
-"""`kvmbox [--smp N] [--cpu MODEL] [--timeout S] [--keep] -- CMD…`: run CMD where KVM works, even if it does not here.
+"""`kvmbox [--smp N] [--timeout S] [--keep] -- CMD…`: run CMD where KVM works, even if it does not here.
 
 The box is a machine that QEMU emulates, virtualization included. CMD runs there as root, in this checkout, with
 build/bin, build/guest and build/venv; what is in build/box-in goes along. Its output is shown as it comes, and its exit
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tools.box.checkout import checkout_disk
-from tools.box.machine import CPU, FILES, Box, Broken, Disks, Hardware
+from tools.box.machine import FILES, Box, Broken, Disks
 from tools.box.made import made_disk
 from tools.dev import guest, places, system
 from tools.dev.say import Failure, Step, say
@@ -33,7 +33,7 @@ class Order(NamedTuple):
     """What to run, and on what."""
 
     command: Sequence[str]
-    hardware: Hardware = Hardware()
+    smp: int = 1
     limit_s: float = 900
     keep: bool = False
 
@@ -69,7 +69,7 @@ def _start(order: Order, made: Path, show: Show) -> int:
         with Step("box: packing the checkout"):
             disks = Disks(places.GUEST / "box.ext4", checkout_disk(folder), made)
         with Step("box: starting"):
-            box = Box(Job(order.command), disks, folder, order.hardware)
+            box = Box(Job(order.command), disks, folder, order.smp)
             stack.callback(box.stop)
             said = box.boot()
         if order.keep:
@@ -100,9 +100,8 @@ def _terminate(*_: object) -> None:
 def _parse(arguments: Sequence[str]) -> Order:
     parser = argparse.ArgumentParser("tools/devtool kvmbox", description="Run a command where KVM works.")
     parser.add_argument("--smp", type=int, default=1, metavar="N", help="processors of the box (1)")
-    parser.add_argument("--cpu", default=CPU, metavar="MODEL", help=f"as QEMU takes it ({CPU})")
     parser.add_argument("--timeout", type=float, default=900, metavar="S", help="seconds for the command (900)")
     parser.add_argument("--keep", action="store_true", help="keep the box's disks and console log, and say where")
     parser.add_argument("command", nargs="+", metavar="CMD", help="what to run, behind `--`")
     options = parser.parse_args(arguments)
-    return Order(options.command, Hardware(options.cpu, options.smp), options.timeout, options.keep)
+    return Order(options.command, options.smp, options.timeout, options.keep)

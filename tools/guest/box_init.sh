@@ -49,7 +49,7 @@ await '[ "$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource
 modprobe -a kvm_amd tun loop
 await '[ -c /dev/kvm ]'
 
-chroot /mnt /usr/bin/env -i HOME=/root LANG=C.UTF-8 TERM=linux "PYTHONPATH=$checkout:$checkout/src" \
+chroot /mnt /usr/bin/env -i HOME=/root LANG=C.UTF-8 TERM=linux HIBANA_BOX=1 "PYTHONPATH=$checkout:$checkout/src" \
     "PATH=$checkout/build/bin:$checkout/build/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin" \
     sh -c 'cd "$1" && exec /run/job/run' box "$checkout" >/dev/vport0p1 2>&1
 tar -c -C "/work/checkout/build/box-out" . >/dev/vport0p2

@@ -1,11 +1,12 @@
 """The engines every test of this folder runs on, and a way to boot a tiny guest on them."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from hibana.engine.interface import Engine
-from tests.contract.engine.deviations import DEVIATIONS, EMULATING_KVM
+from tests.contract.engine.deviations import BOX, DEVIATIONS, EMULATING_KVM
 from tests.contract.engine.engines import ENGINES, emulates, find
 from tests.contract.engine.harness import Boot, Guest
 
@@ -28,6 +29,8 @@ def _deviation(request: pytest.FixtureRequest, engine: Engine) -> None:
     elif emulates(engine.name) and (reason := EMULATING_KVM.get(case)):
         reason = f"this host's KVM emulates guest code: {reason}"
         request.node.add_marker(pytest.mark.xfail(reason=reason, strict=False))
+    elif engine.name == "kvm" and "HIBANA_BOX" in os.environ and (reason := BOX.get(case)):
+        request.node.add_marker(pytest.mark.xfail(reason=f"QEMU is the CPU of the box: {reason}", strict=False))
 
 
 @pytest.fixture

@@ -89,3 +89,29 @@ EMULATING_KVM: Final[dict[str, str]] = {
 """What a KVM that emulates guest code (`engines.emulates`) may not do: somebody else's emulator, in some version, so
 these may fail and need not. An instruction that it does not know at all the harness recognises by itself.
 """
+
+_UNCHECKED: Final = "the translator does not check this"
+_GATE: Final = "the translator counts a gate as twice its size in error codes"
+
+BOX: Final[dict[str, str]] = {
+    "test_an_instruction_may_rewrite_the_one_that_follows": "the translator executes the rest of a block as it was",
+    "test_alignment_checks_catch_user_code_that_asks_for_them": "the translator has no #AC",
+    "test_a_benign_exception_without_a_gate_is_only_the_second_fault": _GATE,
+    "test_an_x87_push_onto_a_full_stack_is_a_stack_fault": "the translator does not check the x87 stack",
+    "test_mmx_registers_are_the_x87_mantissas": "the translator leaves the exponent alone on MMX writes",
+    f"{_STATUS_WORD}[denormal operand and underflow]": _X87_FLAGS,
+    f"{_MXCSR}[denormal operand]": "the translator does not notice denormal operands",
+    f"{_PRECISELY}[#DB by INT1]": "the translator does not know INT1 and gives #UD",
+    f"{_PRECISELY}[#NP by a gate]": _GATE,
+    f"{_PRECISELY}[#SS by a non-canonical stack]": _CANONICAL,
+    f"{_PRECISELY}[#SS by a non-canonical address through RBP]": _CANONICAL,
+    f"{_PRECISELY}[#GP by a jump to a non-canonical address]": _CANONICAL,
+    f"{_PRECISELY}[#GP by a vector beyond the IDT]": _GATE,
+    f"{_PRECISELY}[#GP by upper bits of CR0]": _UNCHECKED,
+    f"{_PRECISELY}[#GP by upper bits of CR8]": _UNCHECKED,
+    f"{_PRECISELY}[#GP by a non-canonical LSTAR]": _UNCHECKED,
+    f"{_PRECISELY}[#GP by a non-canonical FS base]": _UNCHECKED,
+    f"{_PRECISELY}[#GP by reserved bits of MXCSR]": _UNCHECKED,
+    f"{_PRECISELY}[#XM by a division by zero]": "the translator raises no SSE exceptions, masked or not",
+}
+"""What the CPU of the box (`tools/devtool kvmbox`) may not do: it is a translator too, that of QEMU 7.2."""

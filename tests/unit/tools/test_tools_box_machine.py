@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.box.machine import Box, Broken, Disks, Hardware, qemu
+from tools.box.machine import Box, Broken, Disks, qemu
 from tools.dev import places
 from tools.guest import cpio
 from tools.microvm.job import Job
@@ -27,7 +27,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Start]:
         )
         program.write_text(f"#!/bin/sh\n{marks}{script}\n")
         program.chmod(0o755)
-        started.append(Box(job, DISKS, tmp_path, Hardware()))
+        started.append(Box(job, DISKS, tmp_path, 1))
         return started[-1]
 
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -88,9 +88,8 @@ def test_the_box_knows_what_to_do_and_where(start: Start, tmp_path: Path) -> Non
 
 
 def test_disks_come_in_the_order_that_init_expects_and_are_never_written(tmp_path: Path) -> None:
-    command = qemu(Path("/kernel"), Path("/initrd"), DISKS, tmp_path, Hardware("max", 2))
+    command = qemu(Path("/kernel"), Path("/initrd"), DISKS, tmp_path, 2)
     drives = [word for word in command if word.startswith("if=virtio")]
     assert [drive.rpartition("file=")[2] for drive in drives] == ["/system", "/check,,out", "/made"]
     assert all("snapshot=on" in drive for drive in drives)
-    assert command[command.index("-cpu") + 1] == "max"
     assert command[command.index("-smp") + 1] == "2"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.box.machine import Broken, Hardware
+from tools.box.machine import Broken
 from tools.box.suites import LEFT_OUT, SUITES
 from tools.dev import guest, kvmbox, places, system
 from tools.dev.kvmbox import Order
@@ -39,7 +39,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int | Broken]]:
 
 def test_a_command_keeps_its_own_options() -> None:
     order = kvmbox._parse(["--smp", "2", "--keep", "--", "ls", "--smp", "-l", "--", "x"])
-    assert order == Order(["ls", "--smp", "-l", "--", "x"], Hardware(smp=2), keep=True)
+    assert order == Order(["ls", "--smp", "-l", "--", "x"], smp=2, keep=True)
 
 
 def test_without_a_command_there_is_nothing_to_do() -> None:
