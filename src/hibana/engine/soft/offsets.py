@@ -120,6 +120,8 @@ class TB:
 class TCG:
     """`TCGContext`: what is known while a block is being translated; `uc.tcg_ctx` points to it."""
 
+    epilogue: Final = 152
+    """Pointer to the code that leaves translated code for the loop around it."""
     last_op: Final = 29584
     """Pointer to the link of the last operation emitted."""
     cpu_env: Final = 39152

@@ -61,7 +61,10 @@ helper_lookup_tb_ptr:
         mov     [rdi + 8 * r10 + JUMP_CACHE], r9
         mov     rax, [r9 + TB_CODE]
         ret
-2:      jmp     [rip + lib_helper_lookup_tb_ptr]
+2:      mov     rax, [rdi + ENV_UC]             # leave: the loop around translated code looks in the hash table
+        mov     rax, [rax + UC_TCG_CTX]
+        mov     rax, [rax + TCG_EPILOGUE]
+        ret
 
 # ----------------------------------------------------------------------------------------------------------------------
 # TranslationBlock *tb_htable_lookup(CPUState *cpu, uint64_t pc, uint64_t cs_base, uint32_t flags, uint32_t cf_mask)
@@ -168,7 +171,6 @@ blocks:                 .quad 0                 # the cache: pointers to blocks,
 last_block:             .quad 0                 # its highest index: a power of two, less one
 ram:                    .quad 0                 # where guest RAM begins in this process
 
-lib_helper_lookup_tb_ptr: .quad 0
 lib_tb_flush:           .quad 0
 lib_tb_htable_lookup:   .quad 0
 cells_end:
