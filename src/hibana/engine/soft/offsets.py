@@ -54,8 +54,6 @@ class CPU:
     """Pointer to the word that every block looks at; a negative value ends the block."""
     tb_jmp_cache: Final = 312
     """TranslationBlock *[4096]: the next block by virtual address; emptied with the TLB."""
-    cluster_index: Final = 33172
-    """u32: part of what blocks are found by; always 0."""
     halted: Final = 33176
     """u32: HLT was executed."""
     exception_index: Final = 33184

@@ -11,9 +11,8 @@
         .equ    AC, 1 << 18
         .equ    SMAP, 1 << 23
         .equ    CFLAGS_COMPARED, 0xFF0EFFFF     # all that a lookup can ask for, and "no longer valid"
-        .equ    CLUSTER_SHIFT, 24
+        .equ    NO_CLUSTER, 0xFF000000          # part of what blocks are looked up by: all are in cluster -1
         .equ    JUMP_CACHE, CPU_TB_JMP_CACHE - CPU_ENV
-        .equ    CLUSTER, CPU_CLUSTER_INDEX - CPU_ENV
         .equ    MMU_USER, 1
         .equ    MMU_KERNEL, 2
         .equ    PAGE, 4096
@@ -30,8 +29,6 @@ helper_lookup_tb_ptr:
         add     rsi, rdx
         and     ecx, FLAGS_IN_EFLAGS
         or      ecx, [rdi + ENV_HFLAGS]
-        mov     r8d, [rdi + CLUSTER]
-        shl     r8d, CLUSTER_SHIFT
         mov     rax, rsi                        # the library's hash: twelve bits out of the page and within it
         shr     rax, 6
         xor     rax, rsi
@@ -51,11 +48,12 @@ helper_lookup_tb_ptr:
         jne     1f
         mov     eax, [r9 + TB_CFLAGS]
         and     eax, CFLAGS_COMPARED
-        cmp     eax, r8d
+        cmp     eax, NO_CLUSTER
         jne     1f
         mov     rax, [r9 + TB_CODE]
         ret
-1:      call    find
+1:      mov     r8d, NO_CLUSTER
+        call    find
         test    r9, r9
         jz      2f
         mov     [rdi + 8 * r10 + JUMP_CACHE], r9
