@@ -40,10 +40,17 @@ _OUR_MILESTONES: Final[Mapping[str, str]] = {
 _FIGURES: Final[Mapping[str, Callable[[Run], float]]] = {
     "spawn → Run /init": lambda run: run.timeline.at[TO_INIT],
     "spawn → end of script": lambda run: run.timeline.at[SCRIPT_END],
-    "500 × fork and exec": lambda run: phases(run.timeline)[_FORKS],
+    "500 × fork and exec": lambda run: phases(run.timeline.at)[_FORKS],
     "spawn → exit": lambda run: run.whole,
-    "processor time": lambda run: run.cpu,
+    "processor time to /init": lambda run: run.timeline.worked[TO_INIT],
+    "… to end of script": lambda run: run.timeline.worked[SCRIPT_END],
+    "… 500 × fork and exec": lambda run: phases(run.timeline.worked)[_FORKS],
+    "… all": lambda run: run.cpu,
 }
+_ABLATED: Final = (
+    *("spawn → Run /init", "spawn → end of script"),
+    *("processor time to /init", "… to end of script", "… 500 × fork and exec"),
+)
 
 Runs = Mapping[str, Sequence[Run]]
 """Contender → its runs."""
@@ -91,6 +98,9 @@ def _figures(runs: Runs) -> dict[str, dict[str, list[float] | dict[str, float]]]
             "to_script_end_s": [run.timeline.at[SCRIPT_END] for run in rounds],
             "process_s": [run.whole for run in rounds],
             "cpu_s": [run.cpu for run in rounds],
+            "cpu_to_init_s": [run.timeline.worked[TO_INIT] for run in rounds],
+            "cpu_to_script_end_s": [run.timeline.worked[SCRIPT_END] for run in rounds],
+            "cpu_phases_s": _median([phases(run.timeline.worked) for run in rounds]),
             "peak_rss_mib": [run.peak_rss_mib for run in rounds],
             "phases_s": _median_phases(rounds),
             "start_up_s": _start_up(rounds),
@@ -128,22 +138,24 @@ def _comparison(runs: Runs) -> str:
 
 def _ablation(runs: Runs) -> str:
     """Lay out what each acceleration is worth: seconds without it, and how many times those with it."""
-    rows = [["", *_FIGURES]]
-    whole = runs[_WHOLE.name]
+    rows = [["", *_ABLATED]]
+    figures, whole = [_FIGURES[name] for name in _ABLATED], runs[_WHOLE.name]
     for who, rounds in runs.items():
-        sides = [([figure(run) for run in rounds], [figure(run) for run in whole]) for figure in _FIGURES.values()]
+        sides = [([figure(run) for run in rounds], [figure(run) for run in whole]) for figure in figures]
         rows.append([who, *(f"{table.seconds(side)} {table.ratio(side, all_on)}" for side, all_on in sides)])
     return table.render(rows)
 
 
 def _median_phases(rounds: Sequence[Run]) -> dict[str, float]:
-    each = [phases(run.timeline) for run in rounds]
-    return {phase: median(one[phase] for one in each) for phase in each[0]}
+    return _median([phases(run.timeline.at) for run in rounds])
 
 
 def _start_up(rounds: Sequence[Run]) -> dict[str, float]:
     """Find our own milestones in the logs; QEMU has none."""
-    each = [_our_phases(run) for run in rounds]
+    return _median([_our_phases(run) for run in rounds])
+
+
+def _median(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {phase: median(one[phase] for one in each) for phase in each[0]}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple, Protocol
 
 from hibana.engine.soft.fast import switch
-from tools.bench.timeline import LAST_MARK, Hung, Timeline, record
+from tools.bench.timeline import LAST_MARK, Hung, Timeline, processor_clock, record
 from tools.bench.tsc import tsc_khz
 from tools.dev import places
 from tools.dev.say import Failure, say
@@ -155,7 +155,7 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str], stderr: IO[by
     assert process.stdout
     with process.stdout:
         try:
-            timeline = record(process.stdout, spawned, _LIMIT)
+            timeline = record(process.stdout, spawned, _LIMIT, processor_clock(process.pid))
         except BaseException:
             process.kill()
             process.wait()

@@ -3,7 +3,7 @@
 import os
 import select
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, Final, NamedTuple
 
 # What the kernel prints on its way, in this order, on every machine of ours; the phase that ends there.
@@ -17,6 +17,7 @@ KERNEL_MILESTONES: Final[Mapping[str, str]] = {
 TO_INIT: Final = "Run /init"
 SCRIPT_END: Final = "MARK perl"
 LAST_MARK: Final = "MARK forks-500"
+_CPUCLOCK_SCHED: Final = 2
 HANGS: Final = "Unable to calibrate against PIT"
 """What the kernel says when QEMU has lost the calibration of its clock; it will not go on."""
 
@@ -30,11 +31,20 @@ class Timeline(NamedTuple):
 
     at: dict[str, float]
     printed: tuple[str, ...]
+    worked: dict[str, float]
+    """The same milestones, seconds of processor time: what stays comparable on a busy machine."""
 
 
-def record(console: IO[bytes], spawned: float, limit: float) -> Timeline:
+def processor_clock(pid: int) -> Callable[[], float]:
+    """Give the clock of the processor time that a process has used, all threads together (clock_getcpuclockid(3))."""
+    clock = ~pid << 3 | _CPUCLOCK_SCHED
+    return lambda: time.clock_gettime(clock)
+
+
+def record(console: IO[bytes], spawned: float, limit: float, worked: Callable[[], float]) -> Timeline:
     """Read the console until it closes. Raises Hung."""
     at: dict[str, float] = {}
+    at_work: dict[str, float] = {}
     printed: list[str] = []
     rest = b""
     while piece := read(console, spawned + limit):
@@ -45,7 +55,9 @@ def record(console: IO[bytes], spawned: float, limit: float) -> Timeline:
             if HANGS in text:
                 raise Hung(text)
             _note(text, now, at, printed)
-    return Timeline(at, tuple(printed))
+        if at.keys() - at_work.keys():
+            at_work |= dict.fromkeys(at.keys() - at_work.keys(), worked())
+    return Timeline(at, tuple(printed), at_work)
 
 
 def read(console: IO[bytes], give_up: float) -> bytes:
@@ -67,10 +79,10 @@ def _note(text: str, now: float, at: dict[str, float], printed: list[str]) -> No
         printed.append(text)
 
 
-def phases(timeline: Timeline) -> dict[str, float]:
+def phases(at: Mapping[str, float]) -> dict[str, float]:
     """Turn moments into durations: each phase from the end of the one before."""
-    moments = {phase: timeline.at[milestone] for milestone, phase in KERNEL_MILESTONES.items()}
-    moments |= {mark.removeprefix("MARK "): moment for mark, moment in timeline.at.items() if mark.startswith("MARK ")}
+    moments = {phase: at[milestone] for milestone, phase in KERNEL_MILESTONES.items()}
+    moments |= {mark.removeprefix("MARK "): moment for mark, moment in at.items() if mark.startswith("MARK ")}
     durations: dict[str, float] = {}
     before = 0.0
     for phase, moment in sorted(moments.items(), key=lambda item: item[1]):

@@ -54,8 +54,6 @@ class CPU:
     """Pointer to the word that every block looks at; a negative value ends the block."""
     tb_jmp_cache: Final = 312
     """TranslationBlock *[4096]: the next block by virtual address; emptied with the TLB."""
-    cluster_index: Final = 33172
-    """u32: part of what blocks are found by; always 0."""
     halted: Final = 33176
     """u32: HLT was executed."""
     exception_index: Final = 33184
@@ -120,6 +118,8 @@ class TB:
 class TCG:
     """`TCGContext`: what is known while a block is being translated; `uc.tcg_ctx` points to it."""
 
+    epilogue: Final = 152
+    """Pointer to the code that leaves translated code for the loop around it."""
     last_op: Final = 29584
     """Pointer to the link of the last operation emitted."""
     cpu_env: Final = 39152

@@ -11,9 +11,8 @@
         .equ    AC, 1 << 18
         .equ    SMAP, 1 << 23
         .equ    CFLAGS_COMPARED, 0xFF0EFFFF     # all that a lookup can ask for, and "no longer valid"
-        .equ    CLUSTER_SHIFT, 24
+        .equ    NO_CLUSTER, 0xFF000000          # part of what blocks are looked up by: all are in cluster -1
         .equ    JUMP_CACHE, CPU_TB_JMP_CACHE - CPU_ENV
-        .equ    CLUSTER, CPU_CLUSTER_INDEX - CPU_ENV
         .equ    MMU_USER, 1
         .equ    MMU_KERNEL, 2
         .equ    PAGE, 4096
@@ -30,8 +29,6 @@ helper_lookup_tb_ptr:
         add     rsi, rdx
         and     ecx, FLAGS_IN_EFLAGS
         or      ecx, [rdi + ENV_HFLAGS]
-        mov     r8d, [rdi + CLUSTER]
-        shl     r8d, CLUSTER_SHIFT
         mov     rax, rsi                        # the library's hash: twelve bits out of the page and within it
         shr     rax, 6
         xor     rax, rsi
@@ -51,17 +48,21 @@ helper_lookup_tb_ptr:
         jne     1f
         mov     eax, [r9 + TB_CFLAGS]
         and     eax, CFLAGS_COMPARED
-        cmp     eax, r8d
+        cmp     eax, NO_CLUSTER
         jne     1f
         mov     rax, [r9 + TB_CODE]
         ret
-1:      call    find
+1:      mov     r8d, NO_CLUSTER
+        call    find
         test    r9, r9
         jz      2f
         mov     [rdi + 8 * r10 + JUMP_CACHE], r9
         mov     rax, [r9 + TB_CODE]
         ret
-2:      jmp     [rip + lib_helper_lookup_tb_ptr]
+2:      mov     rax, [rdi + ENV_UC]             # leave: the loop around translated code looks in the hash table
+        mov     rax, [rax + UC_TCG_CTX]
+        mov     rax, [rax + TCG_EPILOGUE]
+        ret
 
 # ----------------------------------------------------------------------------------------------------------------------
 # TranslationBlock *tb_htable_lookup(CPUState *cpu, uint64_t pc, uint64_t cs_base, uint32_t flags, uint32_t cf_mask)
@@ -168,7 +169,6 @@ blocks:                 .quad 0                 # the cache: pointers to blocks,
 last_block:             .quad 0                 # its highest index: a power of two, less one
 ram:                    .quad 0                 # where guest RAM begins in this process
 
-lib_helper_lookup_tb_ptr: .quad 0
 lib_tb_flush:           .quad 0
 lib_tb_htable_lookup:   .quad 0
 cells_end:

@@ -8,7 +8,9 @@ physical address, for which the address is translated and some sixty instruction
 every twelfth lookup of a booting kernel goes to the hash table.
 
 **What takes its place.** Behind the library's cache a second one, four times as large, which is not emptied. And the
-look into the first one, 21 million times in a boot, is done in fewer instructions.
+look into the first one, 21 million times in a boot, is done in fewer instructions. Where neither has the block, the
+library would look into its hash table, leave the translated code and look into it again. Nearly always the block is
+new and not there: once is enough.
 
 **What makes it correct.** The cache may say anything, because a hit is checked: the block must be for this address,
 these flags and this way of translating, not be invalidated, and lie within one page; and the TLB must map the address,
