@@ -12,6 +12,7 @@ import pytest
 from tests.clients.jail import JAILER, Jail, Room, remove_cgroups
 from tests.clients.process import SOCKET, Vmm, config, program
 from tests.clients.tiny_guests import kernel
+from tests.privileges import missing_for_jails
 
 
 class Start(Protocol):
@@ -63,30 +64,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
         vmm.stop()
 
 
-class MakeJail(Protocol):
+class MakeJail:
     """Jail a VMM, in a room that may have been furnished before.
 
     With a guest it boots at once, without an API. `vmm` are words for the VMM; keyword arguments replace or add options
     of the jailer that have a value. `program` replaces the jailer.
     """
-
-    room: Room
-    parent_cgroup: str
-
-    def __call__(
-        self,
-        *options: str,
-        guest: bytes | None = None,
-        vmm: Sequence[str] = (),
-        program: Sequence[str] = (str(JAILER),),
-        environment: dict[str, str] | None = None,
-        popen: dict[str, Any] | None = None,
-        **changed: str,
-    ) -> Jail: ...
-
-
-class _Jails:
-    """The one jail of a test."""
 
     def __init__(self, folder: Path, base: Path) -> None:
         # A user of its own, whom no other test that runs now can hurt.
@@ -114,13 +97,13 @@ class _Jails:
 
 @pytest.fixture
 def jail(tmp_path: Path) -> Iterator[MakeJail]:
-    if os.geteuid():
-        pytest.skip("only root can build a jail")
+    if reason := missing_for_jails():
+        pytest.skip(reason)
     if not JAILER.exists():
         pytest.skip("build/bin/jailer is not there: run tools/devtool build")
     # pytest's own folders have names too long for a socket.
     with TemporaryDirectory(prefix="jails-") as base:
-        jails = _Jails(tmp_path, Path(base))
+        jails = MakeJail(tmp_path, Path(base))
         yield jails
         for one in jails.running:
             one.stop()

@@ -10,8 +10,10 @@ A test says, with the fixture `jail`:
 import json
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,13 +104,28 @@ class Room:
         return path
 
 
+@contextmanager
+def network_namespace() -> Iterator[str]:
+    """Make a network namespace that reaches nobody; give the file that stands for it."""
+    with subprocess.Popen(["unshare", "--net", "sleep", "1000"]) as holder:
+        try:
+            path = f"/proc/{holder.pid}/ns/net"
+            while os.stat(path).st_ino == os.stat("/proc/self/ns/net").st_ino:
+                assert holder.poll() is None, "unshare --net does not work"
+                time.sleep(_POLL_S)
+            yield path
+        finally:
+            holder.kill()
+
+
 def mount_of(version: int, controller: str) -> Path | None:
-    """Find where a controller's cgroups of a version are on this machine."""
+    """Find where a controller's cgroups of a version are on this machine, if they can be written."""
     try:
         values = cgroup.parse([f"{controller}.x=1"])
-        return Path(cgroup.plan(version, values, "", "").mount_of[controller])
+        path = Path(cgroup.plan(version, values, "", "").mount_of[controller])
     except (NoCgroupHierarchy, NoCgroupController):
         return None
+    return path if os.access(path, os.W_OK) else None
 
 
 def remove_cgroups(parent: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.clients.conftest import MakeJail
 from tests.clients.escaped import escape, outcome
-from tests.clients.jail import mount_of
+from tests.clients.jail import mount_of, network_namespace
 
 ATTACKS = {
     # --- files of the host: the mount namespace holds nothing but the room ---
@@ -218,15 +218,9 @@ def test_a_file_does_not_grow_beyond_the_limit(jail: MakeJail) -> None:
 
 
 def test_another_network_namespace_reaches_nobody(jail: MakeJail) -> None:
-    with subprocess.Popen(["unshare", "--net", "sleep", "1000"]) as holder:
-        try:
-            namespace = f"/proc/{holder.pid}/ns/net"
-            while os.stat(namespace).st_ino == os.stat("/proc/self/ns/net").st_ino:
-                pass
-            attack = "return socket.socket().connect(('127.0.0.1', 80))"
-            assert outcome(escape(jail, attack, vmm=JAIL_ALONE, netns=namespace)) == "refused: ENETUNREACH"
-        finally:
-            holder.kill()
+    attack = "return socket.socket().connect(('127.0.0.1', 80))"
+    with network_namespace() as namespace:
+        assert outcome(escape(jail, attack, vmm=JAIL_ALONE, netns=namespace)) == "refused: ENETUNREACH"
 
 
 def test_in_a_pid_namespace_nobody_else_can_even_be_named(jail: MakeJail) -> None:

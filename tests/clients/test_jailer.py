@@ -11,7 +11,7 @@ import pytest
 from hibana.errors import NoCgroupHierarchy
 from hibana.jail import cgroup, linux
 from tests.clients.conftest import MakeJail
-from tests.clients.jail import JAILER, SOCKET_IN_JAIL, mount_of
+from tests.clients.jail import JAILER, SOCKET_IN_JAIL, mount_of, network_namespace
 from tests.clients.process import FLUSH_METRICS, LAUNCHER
 from tests.clients.tiny_guests import HALT, RESET, say
 from tests.clients.tiny_programs import SHOW_ARGUMENTS
@@ -361,14 +361,8 @@ def test_a_file_that_is_no_network_namespace(jail: MakeJail) -> None:
     assert wrong.err.startswith("Failed to join network namespace: netns: Invalid argument (os error 22)\n")
 
 
-def test_the_jail_joins_a_network_namespace(jail: MakeJail, tmp_path: Path) -> None:
-    with subprocess.Popen(["unshare", "--net", "sleep", "1000"]) as holder:
-        try:
-            namespace = f"/proc/{holder.pid}/ns/net"
-            while os.stat(namespace).st_ino == os.stat("/proc/self/ns/net").st_ino:
-                pass
-            vmm = jail(netns=namespace)
-            assert vmm.state == "Not started"
-            assert os.stat(f"/proc/{vmm.pid}/ns/net").st_ino == os.stat(namespace).st_ino
-        finally:
-            holder.kill()
+def test_the_jail_joins_a_network_namespace(jail: MakeJail) -> None:
+    with network_namespace() as namespace:
+        vmm = jail(netns=namespace)
+        assert vmm.state == "Not started"
+        assert os.stat(f"/proc/{vmm.pid}/ns/net").st_ino == os.stat(namespace).st_ino

@@ -12,6 +12,7 @@ import pytest
 
 from tests.clients.process import config
 from tests.clients.tiny_guests import RESET, kernel, say
+from tests.privileges import missing_for_jails
 from tools.dev import build, launcher, standalone
 from tools.dev.say import Failure
 
@@ -21,8 +22,8 @@ VMM = ("--no-api", "--config-file", "/vm.json", "--engine", "soft", "--level", "
 @pytest.fixture(scope="module")
 def room() -> Iterator[Path]:
     """Make an empty root directory with the folder in it, and /dev/null."""
-    if os.geteuid():
-        pytest.skip("only root can change its root directory")
+    if reason := missing_for_jails():
+        pytest.skip(reason)
     if next(launcher.links(), None) is None:
         pytest.skip(f"no native launchers on this machine: {launcher.HOW_TO_GET_ONE}")
     with TemporaryDirectory(prefix="room-") as path:

@@ -4,6 +4,7 @@
 interpreter in that empty room, so it is in memory before the door closes, and the jailer's process goes on as the VMM.
 """
 
+import gc
 import os
 import sys
 from typing import Final
@@ -47,6 +48,7 @@ def main(argv: list[str], program: str) -> list[str]:
 
 def entry() -> None:
     """Run the program; what it becomes ends the process."""
+    gc.disable()  # so many modules are made here, and nothing else: looking for garbage among them takes a tenth of it
     try:
         words = main(sys.argv[1:], sys.argv[0])
     except Panic as error:
@@ -57,6 +59,8 @@ def entry() -> None:
         exits.at_once(error.exit_code)
     from hibana.cli import firecracker
 
+    gc.freeze()
+    gc.enable()
     sys.argv = words
     firecracker.entry()
 

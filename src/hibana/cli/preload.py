@@ -29,7 +29,7 @@ MODULES: Final = (
 
 _BEFORE_CLIENTS_CONNECT: Final = MODULES[:2]
 _PACKAGES: Final = ("hibana", "msgspec", "lz4", "backports")
-_NOT_THE_VMMS: Final = ("hibana.sdk", "hibana.testing", "hibana.jail")
+_NOT_THE_VMMS: Final = ("hibana.sdk", "hibana.testing", "hibana.jail", "hibana.doctor")
 _PYTHON: Final = (3, 11)
 _STANDARD: Final = (
     *("__future__", "_bisect", "_bz2", "_compression", "_datetime", "_decimal", "_lzma", "_queue", "_uuid", "array"),
