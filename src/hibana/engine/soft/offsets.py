@@ -120,8 +120,10 @@ class TCG:
 
     epilogue: Final = 152
     """Pointer to the code that leaves translated code for the loop around it."""
+    first_op: Final = 29576
+    """Pointer to the first operation emitted."""
     last_op: Final = 29584
-    """Pointer to the link of the last operation emitted."""
+    """Pointer to the link of the last one; to `first_op` when there is none."""
     cpu_env: Final = 39152
     """u64: from the context to the operand that stands for the CPUX86State."""
     cpu_cc_op: Final = 39312

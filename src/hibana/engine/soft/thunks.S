@@ -520,6 +520,9 @@ tcg_gen_callN:
 
 gen_new_label:
         mov     rax, [rdi + TCG_LAST_OP]
+        lea     rcx, [rdi + TCG_FIRST_OP]
+        cmp     rax, rcx
+        je      1f                              # the block is empty so far
         sub     rax, TCGOP_LINK
         cmp     byte ptr [rax], OP_INSN_START
         jne     1f
