@@ -1,9 +1,10 @@
-"""The time-stamp counters of a virtual machine, which the kernel keeps at one offset from the host's.
+"""The time-stamp counters of a virtual machine, which have to agree though they are saved and loaded one by one.
 
-When a counter is set to less than a second from where the others are, the kernel takes it for the same and leaves it
-alone. That is what we want, because vCPUs are loaded one after the other, each with its counter of the moment; but
-kernels before 6.7 also compare the first one with the zero that all counters begin at, and so a guest that has run for
-less than a second would see time go back. A value far away comes in between.
+The kernel helps: a counter that is set to less than a second from where the others should be by now is taken to mean
+the same as they, and follows the one that was set last. Two things are wrong with that. Kernels before 6.7 also compare
+the first counter with the zero that all begin at, and so a guest that has run for less than a second would see time go
+back. And on a host whose own counter is not stable, the time that has passed is added to whatever is written, so that
+only equal values agree. So the first value is written by a detour far away, and the others get the first one's.
 """
 
 from typing import Final
@@ -11,17 +12,21 @@ from typing import Final
 from hibana.engine.kvm.msr import TSC
 
 _FAR_AWAY: Final = 1 << 62
+_MEANS_THE_SAME: Final = 1 << 30
+"""Cycles, less than a second of any CPU: so far apart are counters that were saved one after the other."""
 
 
 class Tsc:
-    """Knows whether any counter of a virtual machine has been set."""
+    """What the counters of one virtual machine have agreed on."""
 
     def __init__(self) -> None:
-        self._is_set = False
+        self._agreed: int | None = None
 
-    def detour(self, value: int) -> list[tuple[int, int]]:
-        """Give the MSRs to be written before a counter is set to `value`."""
-        if self._is_set or not value:
-            return []
-        self._is_set = True
-        return [(TSC, value ^ _FAR_AWAY)]
+    def writes(self, value: int) -> list[tuple[int, int]]:
+        """Give the MSRs to be written in order to set a counter to `value`; zero is a boot, and always agrees."""
+        if not value:
+            return [(TSC, 0)]
+        if self._agreed is not None and abs(value - self._agreed) < _MEANS_THE_SAME:
+            return [(TSC, self._agreed)]
+        self._agreed = value
+        return [(TSC, value ^ _FAR_AWAY), (TSC, value)]

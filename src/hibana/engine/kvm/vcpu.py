@@ -127,7 +127,9 @@ class KvmVcpu:
         return values
 
     def _load_msrs(self, msrs: dict[int, int]) -> None:
-        entries = self._tsc.detour(msrs.get(TSC, 0)) + in_loading_order(msrs)
+        entries = in_loading_order({msr: value for msr, value in msrs.items() if msr != TSC})
+        if TSC in msrs:
+            entries = self._tsc.writes(msrs[TSC]) + entries
         for start in range(0, len(entries), _MOST_MSRS):
             wanted = entries[start : start + _MOST_MSRS]
             if abi.call(self.fd, abi.KVM_SET_MSRS, _msr_list(wanted)) < len(wanted):
