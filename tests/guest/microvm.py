@@ -1,5 +1,6 @@
 """The vocabulary of the guest tests: `vm = boot(…)`, `vm.wait_for("login:")`, `vm.run("nproc")`, `vm.exit_code`."""
 
+import os
 import secrets
 import shlex
 from collections.abc import Callable, Sequence
@@ -13,8 +14,8 @@ from tools.dev import places
 from tools.guest.cpio import Archive
 from tools.microvm.process import CMDLINE, Firecracker, Wanted
 
-# One boot takes 2 s on an idle machine; a loaded CI machine may be twenty times slower.
-PATIENCE: Final = 120.0
+# One boot takes 2 s on an idle machine, twice that inside the box; a loaded CI machine may be twenty times slower.
+PATIENCE: Final = 240.0 if "HIBANA_BOX" in os.environ else 120.0
 
 # Every byte of the kernel's messages costs two exits, which inside the box take longer than the boot itself.
 _CMDLINE: Final = f"{CMDLINE} quiet"

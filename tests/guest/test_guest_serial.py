@@ -40,4 +40,4 @@ def test_input_longer_than_the_fifo_arrives_complete(boot: Boot) -> None:
 
 def test_much_output_arrives_complete_and_in_order(boot: Boot) -> None:
     vm = boot()
-    assert vm.run("seq 20000").split() == [str(i) for i in range(1, 20_001)]
+    assert vm.run("seq 5000").split() == [str(i) for i in range(1, 5_001)]

@@ -27,6 +27,10 @@ LEFT_OUT: Final = (
     "tests/guest/test_guest_boot.py::test_the_kernel_finds_nothing_to_complain_about",
     # QEMU aborts when a nested guest writes CR8 while an interrupt waits (7.2: cpu_interrupt without its lock).
     "tests/contract/engine/test_engine_interrupts.py::test_cr8_is_the_task_priority",
+    # QEMU forgets at an exit that STI has just been executed; the next instruction is HLT, and waits for what has been.
+    "tests/contract/engine/test_engine_kicks.py::test_each_interrupt_and_exception_happens_once",
+    # QEMU aborts when a nested guest in protected mode changes stacks: it takes a busy TSS for none.
+    "tests/contract/engine/test_engine_modes.py::test_protected_mode_changes_stacks_through_the_tss",
 )
 _DESELECTED: Final = tuple(word for name in LEFT_OUT for word in ("--deselect", name))
 

@@ -92,9 +92,19 @@ these may fail and need not. An instruction that it does not know at all the har
 
 _UNCHECKED: Final = "the translator does not check this"
 _GATE: Final = "the translator counts a gate as twice its size in error codes"
+_BLOCK: Final = "the translator executes the rest of a block as it was"
+_RESERVED: Final = "the translator says of a page with a reserved bit that it is not present"
 
 BOX: Final[dict[str, str]] = {
-    "test_an_instruction_may_rewrite_the_one_that_follows": "the translator executes the rest of a block as it was",
+    "test_an_instruction_may_rewrite_the_one_that_follows": _BLOCK,
+    "test_code_that_rewrites_itself_survives_kicks": _BLOCK,
+    "test_a_page_fault_tells_what_was_tried[a read through a reserved bit]": _RESERVED,
+    "test_a_page_fault_tells_what_was_tried[a write through a reserved bit]": _RESERVED,
+    "test_no_execute_is_a_reserved_bit_while_efer_nxe_is_clear": _RESERVED,
+    "test_protected_mode_checks_segment_limits": "the translator does not check segment limits",
+    "test_ring_3_may_not_call_a_gate_of_ring_0": _GATE,
+    "test_the_io_bitmap_opens_single_ports_to_ring_3[al-True]": "the translator takes a TSS that is in use for none",
+    "test_syscall_saves_rip_and_flags_and_masks_flags": "the translator clears arithmetic flags at SYSCALL",
     "test_alignment_checks_catch_user_code_that_asks_for_them": "the translator has no #AC",
     "test_a_benign_exception_without_a_gate_is_only_the_second_fault": _GATE,
     "test_an_x87_push_onto_a_full_stack_is_a_stack_fault": "the translator does not check the x87 stack",
