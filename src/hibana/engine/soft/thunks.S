@@ -127,6 +127,7 @@ cpu_exec_interrupt:
 4:      mov     rdi, rbx
         mov     edx, 1                          # an interrupt from outside
         call    [rip + lib_do_interrupt_x86_hardirq]
+        call    one_stack_size
         mov     eax, 1
         pop     rbx
         ret
@@ -157,7 +158,23 @@ deliver_exception:
         movzx   eax, byte ptr [rip + software_interrupt]
         mov     byte ptr [rip + software_interrupt], 0
         or      [rdi + CPU_ENV + ENV_EXCEPTION_IS_INT], eax
-        jmp     [rip + lib_x86_cpu_do_interrupt]
+        push    rbx
+        lea     rbx, [rdi + CPU_ENV]
+        call    [rip + lib_x86_cpu_do_interrupt]
+        call    one_stack_size
+        pop     rbx
+        ret
+
+# An exception that switches stacks in 64-bit mode loads SS with 0, and "the stack is 32 bits wide" goes out. In 64-bit
+# code that means nothing, but it is part of what blocks are found by: a kernel's code would exist twice, for exceptions
+# and for system calls, and one would push the other out of the caches at every turn. rbx = env.
+one_stack_size:
+        mov     eax, [rbx + ENV_HFLAGS]
+        test    eax, HF_CS64
+        jz      1f
+        or      eax, HF_SS32
+        mov     [rbx + ENV_HFLAGS], eax
+1:      ret
 
 # ----------------------------------------------------------------------------------------------------------------------
 # noreturn void helper_raise_interrupt(CPUX86State *env, int vector, int length)                      INT n, INT3

@@ -20,10 +20,13 @@ from hibana.engine.soft.offsets import ENV
 from hibana.engine.soft.slots import BUILD_ID, SLOTS
 from hibana.engine.soft.thunks import THUNKS
 from hibana.units import PAGE
+from tests.contract.engine import guests
+from tests.contract.engine.harness import Boot
 
 ALL: Final[dict[str, Assembled]] = {"plain": THUNKS} | {name: unit.thunks for name, unit in UNITS.items()}
 
 CC_OP_EFLAGS: Final = 1
+SS32: Final = 1 << 5  # hflags
 
 ROOT: Final = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 4))
 
@@ -126,3 +129,32 @@ def test_nothing_but_arithmetic_flags_is_made_of_an_operand() -> None:
     struct.pack_into("<Q", registers, ENV.cc_src, (1 << 64) - 1)
     compute = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_int)(code.entry("cpu_cc_compute_all"))
     assert compute(ctypes.addressof(registers), CC_OP_EFLAGS) == 0x8D5
+
+
+@pytest.mark.parametrize("how", ["exception", "interrupt"])
+def test_a_handler_on_another_stack_is_translated_like_any_64_bit_code(boot: Boot, how: str) -> None:
+    """The null SS it begins with must not show in what blocks are found by."""
+    guest = boot(f"""
+    start:
+        ON 6, handler
+        ON 0x90, handler
+        CATCH back
+        ENABLE_APIC
+        {"APIC 0x300, 0x40090" if how == "interrupt" else ""}
+        ENTER_USER user
+    user:
+        ud2
+        LEAVE_USER
+    handler:
+        ACT
+        mov qword ptr [handlers + 8 * 6], 0
+        ret
+    back:
+        END
+    """)
+    seen: list[int] = []
+    env = guest.vm._processor.env  # type: ignore[attr-defined]
+    hflags = ctypes.c_uint32.from_address(env + ENV.hflags)
+    guest.bus.reactions[guests.PORT_ACT] = lambda value: seen.append(hflags.value)
+    guest.run()
+    assert seen and all(flags & SS32 for flags in seen)
