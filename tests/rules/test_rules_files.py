@@ -80,7 +80,7 @@ def _last_name(base: ast.expr) -> str:
     return base.attr if isinstance(base, ast.Attribute) else base.id if isinstance(base, ast.Name) else ""
 
 
-def test_the_book_lists_every_file_that_there_is_and_no_other() -> None:
-    listed = set(re.findall(r"^\| `([\w/]+\.py)`", (ROOT / "docs/book.md").read_text(), re.MULTILINE))
+def test_the_book_lists_every_file_once_and_no_other() -> None:
+    listed = re.findall(r"^\| `([\w/]+\.py)`", (ROOT / "docs/book.md").read_text(), re.MULTILINE)
     there = {str(source.path.relative_to(PACKAGE)) for source in sources("src/hibana")}
-    assert listed == {name for name in there if not name.endswith("__init__.py")}
+    assert sorted(listed) == sorted(name for name in there if not name.endswith("__init__.py"))
