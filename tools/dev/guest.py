@@ -1,10 +1,9 @@
 """`guest`: build everything below build/guest, or nothing when it is there and up to date.
 
 There are four products: kernel and initramfs images, which nearly every command needs; the root file system, which is
-large and made when somebody asks for it; and what the box of `kvmbox` boots, and its root file system. A product is out
-of date when its recipe (files of tools/guest, and the
-kernel unpacker) has changed. `--update` also asks Debian for newer packages. A product's record, a JSON file beside
-it, says what it was made of.
+large and made when somebody asks for it; and the same two for the box of `kvmbox`. A product is out of date when its
+recipe (files of tools/guest, and the kernel unpacker) has changed. `--update` also asks Debian for newer packages. A
+product's record, a JSON file beside it, says what it was made of.
 """
 
 import fcntl

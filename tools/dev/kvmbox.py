@@ -68,12 +68,12 @@ def _start(order: Order, made: Path, show: Show) -> int:
             stack.callback(shutil.rmtree, folder)
         with Step("box: packing the checkout"):
             disks = Disks(places.GUEST / "box.ext4", checkout_disk(folder), made)
-        with Step("box: starting"):
-            box = Box(Job(order.command), disks, folder, order.smp)
-            stack.callback(box.stop)
-            said = box.boot()
+        box = Box(Job(order.command), disks, folder, order.smp)
+        stack.callback(box.stop)
         if order.keep:
             say(f"devtool: the box is kept in {folder}; it was started by\n    {shlex.join(box.command)}")
+        with Step("box: starting"):
+            said = box.boot()
         show(said)
         code = box.relay(show, order.limit_s)
         _bring_back(folder / FILES)
