@@ -1,7 +1,8 @@
 """Hibana (火花, "spark"): a Firecracker-compatible microVM monitor.
 
 Read the packages in the order in which a microVM comes alive: cli, api, config, vmm, memory, boot, engine, bus,
-devices, host; then jail and seccomp, which lock it in; observe is what the operator sees. docs/book.md is the guided tour.
+devices, host; then jail and seccomp, which lock it in; observe is what the operator sees. docs/book.md is the guided
+tour.
 """
 
 from typing import Final
