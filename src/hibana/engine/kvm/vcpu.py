@@ -57,7 +57,7 @@ class KvmVcpu:
         fpu, rest = self._save_xsave()
         *db, dr6, dr7, _ = abi.get(fd, abi.KVM_GET_DEBUGREGS, abi.DEBUGREGS)
         (lapic,) = abi.get(fd, abi.KVM_GET_LAPIC, abi.LAPIC_STATE)
-        msrs = self._save_msrs()
+        msrs = self._save_msrs(self._msrs)
         events = list(abi.get(fd, abi.KVM_GET_VCPU_EVENTS, abi.VCPU_EVENTS))
         del events[_EVENT_FLAGS_AT]
         return VcpuState(
@@ -115,10 +115,10 @@ class KvmVcpu:
     def _load_xcr0(self, xcr0: int) -> None:
         abi.put(self.fd, abi.KVM_SET_XCRS, abi.XCRS, 1, 0, abi.XCR.pack(_XCR0, 0, xcr0))
 
-    def _save_msrs(self) -> dict[int, int]:
+    def _save_msrs(self, msrs: Sequence[int]) -> dict[int, int]:
         values: dict[int, int] = {}
-        for start in range(0, len(self._msrs), _MOST_MSRS):
-            wanted = self._msrs[start : start + _MOST_MSRS]
+        for start in range(0, len(msrs), _MOST_MSRS):
+            wanted = msrs[start : start + _MOST_MSRS]
             buffer = _msr_list([(msr, 0) for msr in wanted])
             done = abi.call(self.fd, abi.KVM_GET_MSRS, buffer)
             if done < len(wanted):
@@ -129,7 +129,7 @@ class KvmVcpu:
     def _load_msrs(self, msrs: dict[int, int]) -> None:
         entries = in_loading_order({msr: value for msr, value in msrs.items() if msr != TSC})
         if TSC in msrs:
-            entries = self._tsc.writes(msrs[TSC]) + entries
+            entries = self._tsc.writes(msrs[TSC], self._save_msrs([TSC])[TSC]) + entries
         for start in range(0, len(entries), _MOST_MSRS):
             wanted = entries[start : start + _MOST_MSRS]
             if abi.call(self.fd, abi.KVM_SET_MSRS, _msr_list(wanted)) < len(wanted):
