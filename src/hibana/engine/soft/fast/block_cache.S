@@ -83,28 +83,38 @@ tb_htable_lookup:
         jz      2f
         cmp     qword ptr [rip + blocks], 0
         je      2f
+        mov     rcx, [r11]                      # what was there may still be found in the second place
+        mov     [r11 + 8], rcx
         mov     [r11], rax
 2:      ret
 
-# Look into our cache: rdi = env, rsi = pc, rdx = cs_base, ecx = flags, r8d = cflags. r9 = the block or 0, r11 = its
-# place; rax is changed.
+# Look into our cache: rdi = env, rsi = pc, rdx = cs_base, ecx = flags, r8d = cflags. r9 = the block or 0, r11 = the
+# first of its two places; rax is changed.
 find:
         mov     rax, rsi
         shr     rax, 11
         xor     rax, rsi
-        and     eax, [rip + last_block]
+        and     eax, [rip + last_pair]
         mov     r11, [rip + blocks]
         test    r11, r11
         jz      4f
+        add     eax, eax
         lea     r11, [r11 + 8 * rax]
         mov     r9, [r11]
         test    r9, r9
         jz      4f
         cmp     rsi, [r9 + TB_PC]
-        jne     4f
-        cmp     rdx, [r9 + TB_CS_BASE]
+        jne     5f
+        cmp     ecx, [r9 + TB_FLAGS]
+        je      6f
+5:      mov     r9, [r11 + 8]
+        test    r9, r9
+        jz      4f
+        cmp     rsi, [r9 + TB_PC]
         jne     4f
         cmp     ecx, [r9 + TB_FLAGS]
+        jne     4f
+6:      cmp     rdx, [r9 + TB_CS_BASE]
         jne     4f
         mov     eax, [r9 + TB_CFLAGS]
         and     eax, CFLAGS_COMPARED
@@ -153,8 +163,8 @@ tb_flush:
         mov     rdi, [rip + blocks]
         test    rdi, rdi
         jz      1f
-        mov     ecx, [rip + last_block]
-        inc     ecx
+        mov     ecx, [rip + last_pair]
+        lea     ecx, [2 * rcx + 2]
         xor     eax, eax
         rep stosq
 1:      mov     rdi, rdx
@@ -165,8 +175,8 @@ tb_flush:
 # Cells
 # ----------------------------------------------------------------------------------------------------------------------
 cells:
-blocks:                 .quad 0                 # the cache: pointers to blocks, or 0
-last_block:             .quad 0                 # its highest index: a power of two, less one
+blocks:                 .quad 0                 # the cache: pairs of pointers to blocks, or 0
+last_pair:              .quad 0                 # its highest index: a power of two, less one
 ram:                    .quad 0                 # where guest RAM begins in this process
 
 lib_tb_flush:           .quad 0

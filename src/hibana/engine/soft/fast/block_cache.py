@@ -7,8 +7,9 @@ physical address, for which the address is translated and some sixty instruction
 **Why that is slow.** The cache is emptied with the TLB, at each task switch, although the translations are still there:
 every twelfth lookup of a booting kernel goes to the hash table.
 
-**What takes its place.** Behind the library's cache a second one, four times as large, which is not emptied. And the
-look into the first one, 21 million times in a boot, is done in fewer instructions. Where neither has the block, the
+**What takes its place.** Behind the library's cache a second one, eight times as large, which is not emptied. Each
+address has two places in it: a fork and exec runs through so many blocks that they would push each other out. The look
+into the first cache, 21 million times in a boot, is done in fewer instructions. Where neither has the block, the
 library would look into its hash table, leave the translated code and look into it again. Nearly always the block is
 new and not there: once is enough.
 
@@ -30,14 +31,14 @@ from typing import Final
 from hibana.engine.soft.machine_code import MachineCode
 from hibana.engine.soft.table import Table
 
-_BLOCKS: Final = 1 << 14
+_PAIRS: Final = 1 << 14
 
 
 def attach(code: MachineCode, plain: MachineCode) -> Table:
     """Begin with an empty cache."""
-    blocks = Table(8 * _BLOCKS)
+    blocks = Table(16 * _PAIRS)
     code.set("ram", plain.get("ram"))
-    code.set("last_block", _BLOCKS - 1)
+    code.set("last_pair", _PAIRS - 1)
     code.set("blocks", blocks.addr)
     return blocks
 

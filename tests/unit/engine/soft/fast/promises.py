@@ -53,7 +53,7 @@ def blocks(processor: Processor) -> set[int]:
     """Give the blocks that the library's cache and ours point to."""
     found = set(_u64s(processor.cpu + CPU.tb_jmp_cache, 4096))
     if cache := switch.load().on.get("block-cache"):
-        found |= set(_u64s(cache.get("blocks"), cache.get("last_block") + 1))
+        found |= set(_u64s(cache.get("blocks"), 2 * cache.get("last_pair") + 2))
     return found - {0}
 
 
@@ -123,11 +123,11 @@ def _cached_blocks() -> Iterator[str]:
     cache = switch.load().on.get("block-cache")
     if not cache:
         return
-    last = cache.get("last_block")
-    for place, block in enumerate(_u64s(cache.get("blocks"), last + 1)):
+    last = cache.get("last_pair")
+    for place, block in enumerate(_u64s(cache.get("blocks"), 2 * last + 2)):
         if block:
             pc = ctypes.c_uint64.from_address(block + TB.pc).value
-            if (pc ^ pc >> 11) & last != place:
+            if (pc ^ pc >> 11) & last != place // 2:
                 yield f"a block of {pc:#x} is at place {place} of the cache"
 
 

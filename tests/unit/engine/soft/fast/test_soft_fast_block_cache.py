@@ -33,7 +33,7 @@ CALLS = """
 
 def _remembered(code: MachineCode) -> set[int]:
     """Give the addresses of the blocks in the cache."""
-    places = (ctypes.c_uint64 * (code.get("last_block") + 1)).from_address(code.get("blocks"))
+    places = (ctypes.c_uint64 * (2 * code.get("last_pair") + 2)).from_address(code.get("blocks"))
     return {ctypes.c_uint64.from_address(block + TB.pc).value for block in places if block}
 
 
