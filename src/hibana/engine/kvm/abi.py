@@ -85,7 +85,6 @@ RUN_MMIO_DATA: Final = 40
 EXIT_IO: Final = Struct("<BBHIQ")  # direction, size, port, count, data_offset
 EXIT_MMIO: Final = Struct("<Q8xIB")  # phys_addr, (data, at RUN_MMIO_DATA), len, is_write
 EXIT_FAIL_ENTRY: Final = Struct("<QI")  # hardware_entry_failure_reason, cpu
-EXIT_INTERNAL: Final = Struct("<I")  # suberror
 EXIT_SYSTEM_EVENT: Final = Struct("<I")  # type
 
 # --- requests ---------------------------------------------------------------------------------------------------------

@@ -35,7 +35,6 @@ _UNION_FIELDS: Final = {
     "EXIT_IO": "io.data_offset",
     "EXIT_MMIO": "mmio.is_write",
     "EXIT_FAIL_ENTRY": "fail_entry.cpu",
-    "EXIT_INTERNAL": "internal.suberror",
     "EXIT_SYSTEM_EVENT": "system_event.type",
 }
 
