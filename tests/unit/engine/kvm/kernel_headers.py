@@ -20,7 +20,6 @@ HEADER: Final = "/usr/include/linux/kvm.h"
 _RECORDS: Final = {
     "XSAVE": "struct kvm_xsave",
     "PIT_CONFIG": "struct kvm_pit_config",
-    "DTABLE": "struct kvm_dtable",
     "IRQ_ROUTING_ENTRY": "struct kvm_irq_routing_entry",
     "CPUID_ENTRY2": "struct kvm_cpuid_entry2",
 }
