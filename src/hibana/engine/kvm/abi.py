@@ -56,8 +56,8 @@ IRQ_ROUTING_ENTRY: Final = Struct("<IIII8I")  # gsi, type, flags, padding, a uni
 
 REGS: Final = Struct("<18Q")  # rax rbx rcx rdx rsi rdi rsp rbp r8-r15 rip rflags
 SREGS: Final = Struct("<" + 8 * "QIH9Bx" + 2 * "QH6x" + "7Q" + "32x")
-"""cs ds es fs gs ss tr ldt: base limit selector type present dpl db s l g avl unusable; gdt idt: base limit; cr0 cr2 cr3 cr4
-cr8 efer apic_base, interrupt_bitmap.
+"""cs ds es fs gs ss tr ldt: base limit selector type present dpl db s l g avl unusable; gdt idt: base limit; cr0 cr2
+cr3 cr4 cr8 efer apic_base, interrupt_bitmap.
 """
 DEBUGREGS: Final = Struct("<7Q72x")  # db[4], dr6, dr7, flags
 XCRS: Final = Struct("<II384s")  # nr_xcrs, flags, entries
