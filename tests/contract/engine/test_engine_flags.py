@@ -49,97 +49,67 @@ BEFORE: Final = {
 }
 
 
-def _numbers(pair: tuple[int, int]) -> str:
-    return f"mov rsi, {pair[0]}; mov rdi, {pair[1]}; mov eax, 0x4200"
+def _twice(before: str, setter: str, pair: tuple[int, int], prepare: str, instruction: str) -> str:
+    """Set flags and store them, then set them again and store what an instruction leaves of them."""
+    numbers = f"mov rsi, {pair[0]}; mov rdi, {pair[1]}; mov eax, 0x4200"
+    begin = f"{BEFORE[before]}; jmp 1f; 1: {numbers}"
+    return f"""
+        {begin}
+        {SETTERS[setter]}
+        pushfq
+        pop r12
+        {begin}
+        {prepare}
+        {SETTERS[setter]}
+        {instruction}
+    1:  pushfq
+        pop r13
+        mov [r14], r12
+        mov [r14 + 8], r13
+        add r14, 16
+    """
+
+
+def _flags(boot: Boot, rounds: list[str]) -> tuple[list[int], list[int]]:
+    """Run all of them; give the flags before and after."""
+    guest = boot(f"""
+    start:
+        mov r14d, HEAP
+        {"".join(rounds)}
+        END
+        .balign 16
+    pair: .quad 0, 0
+    """)
+    guest.run()
+    flags = guest.numbers(guests.HEAP, 2 * len(rounds))
+    return flags[::2], flags[1::2]
 
 
 @pytest.mark.parametrize("before", BEFORE)
 @pytest.mark.parametrize("setter", SETTERS)
 @pytest.mark.parametrize("size", [8, 16])
 def test_comparing_a_pair_changes_nothing_but_zf(boot: Boot, size: int, setter: str, before: str) -> None:
-    rounds = "".join(
-        f"""
-        {BEFORE[before]}
-        jmp 1f
-    1:  {_numbers(pair)}
-        {SETTERS[setter]}
-        pushfq
-        pop r12
-        {BEFORE[before]}
-        jmp 1f
-    1:  {_numbers(pair)}
-        xor edx, edx
-        mov [pair], rdx
-        mov [pair + 8], rdx
-        mov r9d, {different}
-        mov [pair], r9d
-        xor ecx, ecx
-        mov ebx, 7
-        {SETTERS[setter]}
-        mov eax, 0
-        cmpxchg{size}b [pair]
-        pushfq
-        pop r13
-        mov [r14], r12
-        mov [r14 + 8], r13
-        add r14, 16
-        """
-        for pair in NUMBERS
-        for different in (0, 1)
-    )
-    guest = boot(f"""
-    start:
-        mov r14d, HEAP
-        {rounds}
-        END
-        .balign 16
-    pair: .quad 0, 0
-    """)
-    guest.run()
+    compare = f"mov eax, 0; cmpxchg{size}b [pair]"
+    prepare = "xor edx, edx; mov [pair], rdx; mov [pair + 8], rdx; xor ecx, ecx; mov ebx, 7; mov dword ptr [pair], "
+    rounds = [
+        _twice(before, setter, pair, f"{prepare} {different}", compare) for pair in NUMBERS for different in (0, 1)
+    ]
+    plain, after = _flags(boot, rounds)
     compared = ~UNDEFINED.get(setter, 0) & ~ZF
-    flags = guest.numbers(guests.HEAP, 4 * len(NUMBERS))
-    assert [after & compared for after in flags[1::2]] == [plain & compared for plain in flags[::2]]
-    assert [after & ZF for after in flags[1::2]] == [ZF, 0] * len(NUMBERS)
+    assert [flags & compared for flags in after] == [flags & compared for flags in plain]
+    assert [flags & ZF for flags in after] == [ZF, 0] * len(NUMBERS)
 
 
 @pytest.mark.parametrize("before", BEFORE)
 @pytest.mark.parametrize("setter", SETTERS)
 @pytest.mark.parametrize("loop", ["loope", "loopne", "loop", "jrcxz"])
 def test_loops_leave_the_flags_alone(boot: Boot, loop: str, setter: str, before: str) -> None:
-    rounds = "".join(
-        f"""
-        {BEFORE[before]}
-        jmp 1f
-    1:  {_numbers(pair)}
-        {SETTERS[setter]}
-        pushfq
-        pop r12
-        {BEFORE[before]}
-        jmp 1f
-    1:  {_numbers(pair)}
-        mov ecx, {count}
-        {SETTERS[setter]}
-        {loop} 1f
-        nop
-    1:  pushfq
-        pop r13
-        mov [r14], r12
-        mov [r14 + 8], r13
-        add r14, 16
-        """
-        for pair in NUMBERS
-        for count in (0, 1, 2)
-    )
-    guest = boot(f"""
-    start:
-        mov r14d, HEAP
-        {rounds}
-        END
-    """)
-    guest.run()
+    rounds = [
+        _twice(before, setter, pair, f"mov ecx, {count}", f"{loop} 1f; nop") for pair in NUMBERS for count in (0, 1, 2)
+    ]
+    plain, after = _flags(boot, rounds)
     compared = ~UNDEFINED.get(setter, 0)
-    flags = guest.numbers(guests.HEAP, 6 * len(NUMBERS))
-    assert [after & compared for after in flags[1::2]] == [plain & compared for plain in flags[::2]]
+    assert [flags & compared for flags in after] == [flags & compared for flags in plain]
 
 
 @pytest.mark.parametrize(
