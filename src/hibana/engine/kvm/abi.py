@@ -55,10 +55,10 @@ IRQ_ROUTING: Final = Struct("<II")  # nr, flags, then as many entries
 IRQ_ROUTING_ENTRY: Final = Struct("<IIII8I")  # gsi, type, flags, padding, a union
 
 REGS: Final = Struct("<18Q")  # rax rbx rcx rdx rsi rdi rsp rbp r8-r15 rip rflags
-SEGMENT: Final = Struct("<QIH9Bx")  # base limit selector type present dpl db s l g avl, unusable
-DTABLE: Final = Struct("<QH6x")  # base, limit
 SREGS: Final = Struct("<" + 8 * "QIH9Bx" + 2 * "QH6x" + "7Q" + "32x")
-"""cs ds es fs gs ss tr ldt, gdt idt, cr0 cr2 cr3 cr4 cr8 efer apic_base, interrupt_bitmap."""
+"""cs ds es fs gs ss tr ldt: base limit selector type present dpl db s l g avl unusable; gdt idt: base limit; cr0 cr2
+cr3 cr4 cr8 efer apic_base, interrupt_bitmap.
+"""
 DEBUGREGS: Final = Struct("<7Q72x")  # db[4], dr6, dr7, flags
 XCRS: Final = Struct("<II384s")  # nr_xcrs, flags, entries
 XCR: Final = Struct("<IIQ")  # xcr, reserved, value
@@ -73,7 +73,6 @@ masked; sipi_vector, flags; smi: smm pending smm_inside_nmi latched_init; triple
 IRQCHIP: Final = Struct("<II512s")  # chip_id, padding, the chip
 PIC_STATE: Final = Struct("<16B")
 IOAPIC_STATE: Final = Struct("<QIIII24Q")  # base_address ioregsel id irr padding redirtbl
-PIT_CHANNEL_STATE: Final = Struct("<IH10Bq")
 PIT_STATE2: Final = Struct("<" + 3 * "IH10Bq" + "I36x")  # channels, flags
 CLOCK_DATA: Final = Struct("<QI4xQQ16x")  # clock, flags, realtime, host_tsc
 
@@ -85,7 +84,6 @@ RUN_MMIO_DATA: Final = 40
 EXIT_IO: Final = Struct("<BBHIQ")  # direction, size, port, count, data_offset
 EXIT_MMIO: Final = Struct("<Q8xIB")  # phys_addr, (data, at RUN_MMIO_DATA), len, is_write
 EXIT_FAIL_ENTRY: Final = Struct("<QI")  # hardware_entry_failure_reason, cpu
-EXIT_INTERNAL: Final = Struct("<I")  # suberror
 EXIT_SYSTEM_EVENT: Final = Struct("<I")  # type
 
 # --- requests ---------------------------------------------------------------------------------------------------------

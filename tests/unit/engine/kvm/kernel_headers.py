@@ -20,7 +20,6 @@ HEADER: Final = "/usr/include/linux/kvm.h"
 _RECORDS: Final = {
     "XSAVE": "struct kvm_xsave",
     "PIT_CONFIG": "struct kvm_pit_config",
-    "DTABLE": "struct kvm_dtable",
     "IRQ_ROUTING_ENTRY": "struct kvm_irq_routing_entry",
     "CPUID_ENTRY2": "struct kvm_cpuid_entry2",
 }
@@ -35,7 +34,6 @@ _UNION_FIELDS: Final = {
     "EXIT_IO": "io.data_offset",
     "EXIT_MMIO": "mmio.is_write",
     "EXIT_FAIL_ENTRY": "fail_entry.cpu",
-    "EXIT_INTERNAL": "internal.suberror",
     "EXIT_SYSTEM_EVENT": "system_event.type",
 }
 
