@@ -29,8 +29,12 @@ def _deviation(request: pytest.FixtureRequest, engine: Engine) -> None:
     elif emulates(engine.name) and (reason := EMULATING_KVM.get(case)):
         reason = f"this host's KVM emulates guest code: {reason}"
         request.node.add_marker(pytest.mark.xfail(reason=reason, strict=False))
-    elif engine.name == "kvm" and "HIBANA_BOX" in os.environ and (reason := BOX.get(case)):
+    elif engine.name == "kvm" and "HIBANA_BOX" in os.environ and (reason := _in_the_box(case)):
         request.node.add_marker(pytest.mark.xfail(reason=f"QEMU is the CPU of the box: {reason}", strict=False))
+
+
+def _in_the_box(case: str) -> str | None:
+    return BOX.get(case) or BOX.get(case.partition("[")[0])
 
 
 @pytest.fixture
