@@ -24,7 +24,7 @@ def launcher(folder: Path, uid: int = 0) -> list[str]:
     name = f"guest-{secrets.token_hex(4)}"
     base = folder / "jails"
     root = base / "firecracker" / name / "root"
-    shown = (places.GUEST, Path(gettempdir()))
+    shown = (Path(gettempdir()), places.GUEST)  # in this order, because the second may lie in the first
     steps = [f"mkdir -p {_q(root)}"]
     for path in shown:
         inside = root / path.relative_to("/")
