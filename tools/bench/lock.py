@@ -132,15 +132,19 @@ def summary(runs: Sequence[Run], seconds: float, alone: float) -> Figures:
 def report(figures: Mapping[Case, Figures]) -> str:
     """Lay the figures out for people: a line for each situation, a column for each switch interval."""
     head = [f"{interval * 1e6:.0f} µs" for interval in INTERVALS]
-    times, loop = [["an exit in µs, p50 / p99", *head]], [["work the loop gets done", *head]]
-    for situation, group in groupby(figures.items(), lambda item: item[0][:-1]):
-        each = [found for _, found in group]
-        tick, vcpus, busy = situation
-        what = f"{f'every {tick} µs' if tick else 'in a row'}, {vcpus} vCPU, loop {'busy' if busy else 'idle'}"
-        times.append([what, *(f"{found.p50_us:.0f} / {found.p99_us:.0f}" for found in each)])
-        if busy:
-            loop.append([what, *(f"{found.loop:.0%}" for found in each)])
-    return f"{table.render(times)}\n\n{table.render(loop)}"
+    times, shares = [["an exit in µs, p50 / p99", *head]], [["exits per s / work the loop gets done", *head]]
+    for what, group in groupby(figures.items(), lambda item: _situation(item[0])):
+        cases, found = zip(*group, strict=True)
+        times.append([what, *(f"{each.p50_us:.0f} / {each.p99_us:.0f}" for each in found)])
+        if cases[0].busy:
+            shares.append([what, *(f"{each.exits_per_s:.0f} / {each.loop:.0%}" for each in found)])
+    return f"{table.render(times)}\n\n{table.render(shares)}"
+
+
+def _situation(case: Case) -> str:
+    often = f"every {case.tick} µs" if case.tick else "in a row"
+    vcpus = "1 vCPU" if case.vcpus == 1 else f"{case.vcpus} vCPUs"
+    return f"{often}, {vcpus}, loop {'busy' if case.busy else 'idle'}"
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------
