@@ -14,14 +14,15 @@ from typing import Final, NamedTuple
 from hibana.bus.guest_bus import GuestBus
 from hibana.engine.interface import KICKED, Runner
 from hibana.engine.kvm.engine import KvmEngine
-from hibana.engine.state import VcpuState
+from hibana.engine.state import RUNNABLE, VcpuState
 from hibana.memory.guest import GuestMemory
 from hibana.units import KIB, MIB
 from tools.dev.say import Failure
 
 ROUNDS: Final = 5000
 """Exits of one run of a program."""
-_START: Final = 0x1000
+START: Final = 0x1000
+"""Where programs are, in memory and in the first segment."""
 _PORT: Final = 0x80
 _END: Final = 0xF4
 _MMIO: Final = 0xD000_0000
@@ -49,7 +50,7 @@ def measure(code: bytes, floor: Path, n: int) -> Cost:
     return Cost(median(ours for ours, _ in pairs), median(theirs for _, theirs in pairs))
 
 
-class _Register:
+class Register:
     """The least that can be called a device."""
 
     def __init__(self) -> None:
@@ -62,7 +63,7 @@ class _Register:
         self.value = value
 
 
-class _End(_Register):
+class _End(Register):
     """Ends the run of the guest that writes to it."""
 
     def __init__(self, runner: Runner) -> None:
@@ -76,13 +77,13 @@ class _End(_Register):
 def _on_engine(code: bytes) -> float:
     bus = GuestBus()
     memory = GuestMemory(MIB)
-    memory.write(_START, code)
+    memory.write(START, code)
     vm = KvmEngine().create_vm(memory, 1, bus)
     try:
-        bus.ports.insert(_PORT, 1, _Register())
+        bus.ports.insert(_PORT, 1, Register())
         bus.ports.insert(_END, 1, _End(vm.runners[0]))
-        bus.mmio.insert(_MMIO, 4 * KIB, _Register())
-        vm.vcpus[0].load(_started(vm.vcpus[0].save()))
+        bus.mmio.insert(_MMIO, 4 * KIB, Register())
+        vm.vcpus[0].load(started(vm.vcpus[0].save()))
         began = time.perf_counter_ns()
         stop = vm.runners[0].run()
         took = time.perf_counter_ns() - began
@@ -94,9 +95,10 @@ def _on_engine(code: bytes) -> float:
     return took / (ROUNDS + 1)
 
 
-def _started(state: VcpuState) -> VcpuState:
-    """Let a CPU after reset go on at the program, with a data segment of 4 GiB."""
-    state.regs.rip = _START
+def started(state: VcpuState, at: int = START) -> VcpuState:
+    """Let a CPU after reset go on at the program, with a data segment of 4 GiB; no CPU waits for SIPI."""
+    state.mp_state = RUNNABLE
+    state.regs.rip = at
     state.sregs.cs.base = state.sregs.cs.selector = 0
     state.sregs.ds.limit = 0xFFFFFFFF
     state.sregs.ds.g = 1

@@ -6,7 +6,7 @@ from typing import Final
 
 from tools.dev.say import Failure
 
-NAMES: Final = ("boot", "devices", "guest-io", "kvmboot", "startup")
+NAMES: Final = ("boot", "devices", "guest-io", "kvmboot", "lock", "startup")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ from hibana.errors import EngineError
 from hibana.memory.guest import GuestMemory
 
 _SWITCH_INTERVAL: Final = 0.0001
-"""Seconds a busy thread keeps the interpreter lock while a vCPU that has come back waits for it."""
+"""Seconds a busy thread keeps the interpreter lock while a vCPU waits for it; docs/performance.md says why so many."""
 
 
 class KvmEngine:
