@@ -12,7 +12,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "build": "make the programs in build/bin (--standalone: a folder that needs no Python)",
     "guest": "make kernels and initramfs images in build/guest (--update: from the newest Debian packages)",
     "test": "style, types and all tests; arguments go to pytest",
-    "bench": "measure: `bench boot`, `startup`, `devices`, `guest-io`, `kvmboot` [--n N] [--json]",
+    "bench": "measure: `bench boot`, `startup`, `devices`, `guest-io`, `kvmboot`, `lock` [--n N] [--json]",
     "kvmbox": "run a command where KVM works, inside an emulated machine: `kvmbox -- CMD…`",
     "fmt": "format the Python files",
     "checkstyle": "check formatting, lint and types",
