@@ -116,14 +116,14 @@ def _measure(n: int, seconds: float) -> dict[Case, Figures]:
         alone.append(_decode_bodies(seconds))
         for case, each in runs.items():
             each.append(_run(case, seconds, khz))
-    return {case: summary(each, seconds, median(alone)) for case, each in runs.items()}
+    return {case: summary(case, each, seconds, median(alone)) for case, each in runs.items()}
 
 
-def summary(runs: Sequence[Run], seconds: float, alone: float) -> Figures:
+def summary(case: Case, runs: Sequence[Run], seconds: float, alone: float) -> Figures:
     """Summarise runs of so many seconds; `alone` is what the loop gets done in one of them without vCPUs."""
     exits = [took for run in runs for took in run.exits]
     if len(exits) < 2:
-        raise Failure("bench: a guest came to a standstill")
+        raise Failure(f"bench: a guest came to a standstill ({_situation(case)})")
     percentiles = quantiles(exits, n=100, method="inclusive")
     done = median(run.done for run in runs)
     return Figures(percentiles[49], percentiles[98], len(exits) / (len(runs) * seconds), done / alone)
