@@ -12,7 +12,7 @@ those, because they only set a flag and return to the instruction that faults ag
 * A system call that a seccomp filter trapped (SIGSYS, from the kernel): it did not happen, so it failed, with EPERM.
   The handler returns, the code around the call copes or raises, and the loop ends everything a moment later, even if
   the call was made on its own thread or under the interpreter lock. Whoever goes on trying meanwhile gets the same
-  answer, until the pipe is full; then the handler exits.
+  answer, until the pipe is full; then the handler sleeps, as after a fault, and exits if the loop says nothing.
 
 All signals are blocked meanwhile, so nothing cuts the sleep short. A seccomp filter judges the handler, too; so it
 makes no system call that Python does not make anyway.
@@ -48,14 +48,14 @@ SOURCE: Final = """
         cmp     ecx, 31                 # SIGSYS: a filter trapped a system call
         jne     fault
         test    rax, rax
-        js      exit                    # the pipe is full: nobody reads it any more
+        js      wait                    # the pipe is full: nobody has read it yet
         mov     qword ptr [r8 + 144], -1  # context->uc_mcontext.gregs[REG_RAX] = -EPERM
         jmp     return
 fault:
         mov     eax, 0x890              # the faults: bits 4, 7 and 11
         bt      eax, ecx
         jnc     return
-
+wait:
         push    0
         push    2
         lea     rdi, [rsp + 8]          # a word that is 0
@@ -82,7 +82,7 @@ pipe:
 
 CODE: Final = bytes.fromhex(
     "534889f34989d08b3d93000000ba80000000b8010000000f05837b08007e518b"
-    "0b83f91f75124885c0783149c78090000000ffffffffeb38b8900800000fa3c8"
+    "0b83f91f75124885c0781749c78090000000ffffffffeb38b8900800000fa3c8"
     "732e6a006a02488d7c2408be8000000031d24989e2b8ca0000000f058b0b488d"
     "151b0000000fb63c0ab8e70000000f055bc3"
 )
