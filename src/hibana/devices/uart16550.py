@@ -56,6 +56,9 @@ MSR_DSR: Final = 0x20
 MSR_RI: Final = 0x40
 MSR_DCD: Final = 0x80
 
+# The guest sends byte by byte; an index costs a third of making a new object each time.
+_BYTES: Final = tuple(bytes((value,)) for value in range(256))
+
 # In loopback the modem control outputs feed the modem status inputs.
 _LOOPED: Final = ((MCR_DTR, MSR_DSR), (MCR_RTS, MSR_CTS), (MCR_OUT1, MSR_RI), (MCR_OUT2, MSR_DCD))
 
@@ -65,8 +68,8 @@ Byte = Annotated[int, Meta(ge=0, le=0xFF)]
 class Sink(Protocol):
     """Where the guest's bytes go."""
 
-    def write(self, byte: int) -> bool:
-        """Take one byte without waiting; False when it is lost."""
+    def write(self, content: bytes) -> int:
+        """Take bytes without waiting, and tell how many; the others are lost."""
 
 
 class UartState(Struct):
@@ -150,6 +153,21 @@ class Uart16550:
         elif offset == SCR:
             self._scr = value
 
+    @property
+    def steady(self) -> int | None:
+        """Give LSR while writes to DATA do nothing but print; None while one could do more.
+
+        Then `print` may have them later, if nothing else happens to the chip in between.
+        """
+        quiet = not (self._lcr & LCR_DLAB or self._mcr & MCR_LOOP or self._ier & IER_THR_EMPTY)
+        return self._lsr if quiet else None
+
+    def print(self, content: bytes) -> None:
+        """Send bytes that were written to DATA while the chip was `steady`."""
+        taken = self._sink.write(content)
+        _COUNTERS.write_count += taken
+        _COUNTERS.missed_write_count += len(content) - taken
+
     def save(self) -> UartState:
         """Export the complete state."""
         return UartState(
@@ -212,10 +230,7 @@ class Uart16550:
                 self._fifo.append(value)
                 self._announce_received()
         else:
-            if self._sink.write(value):
-                _COUNTERS.write_count += 1
-            else:
-                _COUNTERS.missed_write_count += 1
+            self.print(_BYTES[value])
             # Even when the byte was lost: a driver that waits for the transmitter must not wait for ever.
             if self._ier & IER_THR_EMPTY:
                 self._raise(IIR_THR_EMPTY)

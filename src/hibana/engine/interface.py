@@ -25,6 +25,17 @@ class Bus(Protocol):
     def port_write(self, port: int, size: int, value: int) -> None: ...
 
 
+class SerialPort(Protocol):
+    """A chip that a guest prints through, byte by byte."""
+
+    @property
+    def steady(self) -> int | None:
+        """Say what the line status stays at while the guest only prints; None when each byte must be seen at once."""
+
+    def print(self, content: bytes) -> None:
+        """Take bytes that the guest has written one after the other."""
+
+
 class Reason(enum.Enum):
     """Why `Runner.run` came back."""
 
@@ -121,6 +132,12 @@ class Vm(Protocol):
         """Let 32-bit writes of `value` to `addr` count up an eventfd instead of coming to the bus.
 
         Gives the descriptor, which the VM closes; None where the bus is the shortest way (soft). Raises EngineError.
+        """
+
+    def coalesce(self, data_port: int, status_port: int, chip: SerialPort) -> None:
+        """Allow bytes written to a serial port to reach its chip a few milliseconds later, together.
+
+        Before the first run. The chip is on the bus, too, where all other accesses go; on kvm these do as well.
         """
 
     def note_pause(self) -> None:

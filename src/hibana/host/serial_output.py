@@ -8,9 +8,6 @@ from hibana.errors import SerialOutError, os_text
 from hibana.observe import log
 from hibana.observe.metrics_groups import METRICS
 
-# The guest sends byte by byte; an index costs a third of making a new object each time.
-_BYTES: Final = tuple(bytes((value,)) for value in range(256))
-
 
 def open_serial_file(path: str) -> int:
     """Open the file or FIFO of `serial_out_path` for a SerialOutput. Raises SerialOutError.
@@ -24,24 +21,27 @@ def open_serial_file(path: str) -> int:
 
 
 class SerialOutput:
-    """Writes each byte at once: what a dying guest says last is out before it dies.
-
-    Costs one system call a byte, 0.4 µs into a file; collecting lines instead would make a boot 1 % faster.
-    """
+    """Writes at once what it gets: what a dying guest says last is out before it dies."""
 
     def __init__(self, fd: int) -> None:
         """Write to a non-blocking descriptor, which stays the caller's."""
         self._fd = fd
 
-    def write(self, byte: int) -> bool:
-        """Write one byte; False when nobody takes it now, for the guest must not wait for a reader."""
+    def write(self, content: bytes) -> int:
+        """Write bytes; those that nobody takes now are lost, for the guest must not wait for a reader."""
         try:
-            os.write(self._fd, _BYTES[byte])
+            taken = os.write(self._fd, content)
         except OSError as error:
+            if len(content) > 1:
+                return self._write_singly(content)
             log.error_limited(f"Failed the write to serial: {os_text(error)}")
             METRICS.uart.error_count += 1
-            return False
-        return True
+            return 0
+        return taken if taken == len(content) else taken + self._write_singly(content[taken:])
+
+    def _write_singly(self, content: bytes) -> int:
+        """Write byte by byte, because a pipe takes the whole of a short piece or nothing."""
+        return sum(self.write(content[at : at + 1]) for at in range(len(content)))
 
 
 class RateLimitedOutput:
@@ -52,9 +52,9 @@ class RateLimitedOutput:
         self._output = output
         self._bucket = bucket
 
-    def write(self, byte: int) -> bool:
-        """Write or drop one byte; only one that should have gone out and did not is lost."""
-        if self._bucket.reduce(1) is None:
-            METRICS.uart.rate_limiter_dropped_bytes += 1
-            return True
-        return self._output.write(byte)
+    def write(self, content: bytes) -> int:
+        """Write or drop bytes; only those that should have gone out and did not are lost."""
+        passed = bytes(byte for byte in content if self._bucket.reduce(1) is not None)
+        dropped = len(content) - len(passed)
+        METRICS.uart.rate_limiter_dropped_bytes += dropped
+        return dropped + self._output.write(passed) if passed else dropped

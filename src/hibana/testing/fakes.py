@@ -69,11 +69,12 @@ class ListSink:
         self.content = bytearray()
         self.full = False
 
-    def write(self, byte: int) -> bool:
-        """Take one byte."""
-        if not self.full:
-            self.content.append(byte)
-        return not self.full
+    def write(self, content: bytes) -> int:
+        """Take bytes."""
+        if self.full:
+            return 0
+        self.content += content
+        return len(content)
 
 
 class RecordingBus:

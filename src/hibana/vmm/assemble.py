@@ -127,6 +127,7 @@ def _attach_serial(machine: Machine, bus: GuestBus, vm: Vm, loop: Loop, config: 
         uart = Uart16550(_limited(SerialOutput(fd), config), irq)
         machine.on_close(lambda: os.close(fd))
     bus.ports.insert(layout.PORT_SERIAL, uart16550.SIZE, uart)
+    vm.coalesce(layout.PORT_SERIAL + uart16550.DATA, layout.PORT_SERIAL + uart16550.LSR, uart)
 
 
 def _limited(output: SerialOutput, config: SerialConfig) -> SerialOutput | RateLimitedOutput:

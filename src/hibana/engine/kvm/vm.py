@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Final
 
-from hibana.engine.interface import Bus, CpuModel
+from hibana.engine.interface import Bus, CpuModel, SerialPort
 from hibana.engine.kvm import abi, amx, chips, kick
 from hibana.engine.kvm.cpuid import normalize
 from hibana.engine.kvm.host import Host
@@ -64,6 +64,9 @@ class KvmVm:
     def doorbell(self, addr: int, value: int) -> int:
         """Let 32-bit writes of `value` to `addr` count up an eventfd. Raises EngineError."""
         return self.lines.doorbell(addr, value)
+
+    def coalesce(self, data_port: int, status_port: int, chip: SerialPort) -> None:
+        """Leave each byte its exit."""
 
     def note_pause(self) -> None:
         """Tell the guest's clock that the guest stood still. Only while no runner runs."""

@@ -49,8 +49,10 @@ def _connect_ports(processor: Processor, runner: SoftRunner, bus: Bus) -> None:
     interrupts, fail = runner.interrupts, runner.fail
     own, own_read, own_write = interrupts.PORTS, interrupts.port_read, interrupts.port_write
     bus_read, bus_write = bus.port_read, bus.port_write
+    settle, printed = runner.settle, runner.printed
 
     def port_in(_uc: int, port: int, size: int, _user: int) -> int:
+        settle()
         try:
             return own_read(port, size) if port in own else bus_read(port, size)
         except BaseException:
@@ -58,11 +60,13 @@ def _connect_ports(processor: Processor, runner: SoftRunner, bus: Bus) -> None:
             return 0
 
     def port_out(_uc: int, port: int, size: int, value: int, _user: int) -> None:
+        settle()
         try:
             if port in own:
                 own_write(port, size, value)
             else:
                 bus_write(port, size, value)
+                printed(port)
         except BaseException:
             fail()
 

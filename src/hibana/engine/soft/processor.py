@@ -7,8 +7,10 @@ image. Everything here belongs to the thread that runs the guest, or to whoever 
 import ctypes
 from typing import Final
 
+from hibana.engine.interface import SerialPort
 from hibana.engine.soft import cpuid, machine_code, probe
 from hibana.engine.soft.fast import switch
+from hibana.engine.soft.fast.console import Console
 from hibana.engine.soft.library import ARCH_X86, HOOK_INSN, HOOK_INTR, MODE_64, PROT_ALL, Library
 from hibana.engine.soft.machine_code import MachineCode
 from hibana.engine.soft.offsets import CC, CPU, ENV, REGION, UC
@@ -164,6 +166,11 @@ class Processor:
         """Call `callback` instead of executing an instruction."""
         self._callbacks.append(callback)
         self._hook(HOOK_INSN, _address(callback), instruction)
+
+    def console(self, data_port: int, status_port: int, chip: SerialPort) -> Console | None:
+        """Let bytes for a serial port wait for each other; None where that acceleration is off."""
+        code = self._accelerations.on.get("console")
+        return Console(code, data_port, status_port, chip) if code else None
 
     def set_callback(self, cell: str, callback: object) -> None:
         """Let the thunks call a function in Python."""

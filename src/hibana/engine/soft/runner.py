@@ -19,6 +19,7 @@ from typing import Final
 from hibana.engine.interface import KICKED, SHUTDOWN, Reason, Stop
 from hibana.engine.soft import alarm, clock
 from hibana.engine.soft.alarm import Alarm
+from hibana.engine.soft.fast.console import Console
 from hibana.engine.soft.interrupts import Interrupts
 from hibana.engine.soft.processor import Processor
 from hibana.engine.soft.vcpu import INTERRUPT_FLAG, SoftVcpu
@@ -54,6 +55,8 @@ class SoftRunner:
         """The current vCPU has nothing to do, or has had its slice."""
         self._slice_end = 0
         self._tsc_offset = 0
+        self.console: Console | None = None
+        """Where bytes may be waiting on their way to a serial port; not between two runs."""
 
     # --- what the VMM asks --------------------------------------------------------------------------------------------
 
@@ -143,6 +146,7 @@ class SoftRunner:
         self._gives_way = False
         self._wanted_interrupt.value = self.interrupts.pending(vcpu.index)
         error = processor.start(processor.handle, processor.eip.value, 0, 0, 0)
+        self.settle()
         if why := processor.why_not(error):
             return self._cannot_go_on(why)
         if processor.halted.value:
@@ -173,6 +177,8 @@ class SoftRunner:
         due = self.interrupts.next_deadline()
         if self._others_runnable.value:
             due = self._slice_end if due is None else min(due, self._slice_end)
+        if self.console and self.console.due:
+            due = self.console.due if due is None else min(due, self.console.due)
         if self._alarm and due != self._alarm.due:
             self._alarm.set(due)
 
@@ -184,6 +190,20 @@ class SoftRunner:
         assert error
         self._failure = self._failure or described(error)
         self._leave()
+
+    def printed(self, port: int) -> None:
+        """Let further bytes wait for each other, if this port is the console's."""
+        if self.console and port == self.console.data_port and self.console.begin():
+            self._set_alarm()
+
+    def settle(self) -> None:
+        """Let nothing wait: every byte that the guest has printed is with the chip."""
+        console = self.console
+        if console and console.due:
+            try:
+                console.end()
+            except BaseException:
+                self.fail()
 
     def _leave(self) -> None:
         self._wanted_exit.value = 1

@@ -43,5 +43,7 @@ SLOTS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
     "helper_lookup_tb_ptr": ((21175904, 1), (21653096, 6)),
     "tb_htable_lookup": ((21788760, 7),),
     "tb_flush": ((21762248, 7),),
+    "cpu_outb": ((21770032, 7),),
+    "cpu_inb": ((21746528, 7),),
 }
 """Function → (offset from the load address, relocation type)."""

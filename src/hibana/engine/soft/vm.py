@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from hibana.engine.interface import Bus
+from hibana.engine.interface import Bus, SerialPort
 from hibana.engine.soft import exits
 from hibana.engine.soft.processor import Processor
 from hibana.engine.soft.runner import SoftRunner
@@ -36,6 +36,10 @@ class SoftVm:
 
     def doorbell(self, addr: int, value: int) -> None:
         """Have nothing shorter than the bus, on which devices are called by the runner's thread."""
+
+    def coalesce(self, data_port: int, status_port: int, chip: SerialPort) -> None:
+        """Let bytes for a serial port wait for each other."""
+        self.runners[0].console = self._processor.console(data_port, status_port, chip)
 
     def note_pause(self) -> None:
         """Have nothing to tell: there is no paravirtual clock."""

@@ -12,6 +12,7 @@ Read in this order:
     inline_exit.py      the check for interrupts at the start of every block
     global_pages.py     writes of CR3 that keep the kernel's pages
     block_cache.py      finding the translation of the next block
+    console.py          bytes for the console that go there together
 
 The machine code of a unit is in NAME.S, and assembled in NAME_code.py.
 """

@@ -15,6 +15,8 @@ from hibana.engine.soft.assembled import Assembled
 from hibana.engine.soft.fast import (
     block_cache,
     block_cache_code,
+    console,
+    console_code,
     dirty,
     dirty_code,
     global_pages,
@@ -48,6 +50,7 @@ UNITS: Final = {
     "inline-exit": Unit(inline_exit_code.THUNKS, inline_exit.attach, inline_exit.detach),
     "global-pages": Unit(global_pages_code.THUNKS, global_pages.attach, global_pages.detach),
     "block-cache": Unit(block_cache_code.THUNKS, block_cache.attach, block_cache.detach),
+    "console": Unit(console_code.THUNKS, console.attach, console.detach),
 }
 
 
