@@ -1,5 +1,6 @@
 """Filters on a thread, in processes of their own: a filter stays."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,11 @@ from hibana.seccomp.install import install
 
 SRC = Path(__file__).resolve().parents[3] / "src"
 
-PROLOGUE = """
+NUMBERS = {"x86_64": (83, 84), "aarch64": (34, 35)}  # aarch64: mkdirat, unlinkat, of which the C library makes them
+
+PROLOGUE = f"""
+MKDIR, RMDIR = {NUMBERS[os.uname().machine]}
+""" """
 import ctypes, errno, os, threading
 from hibana.seccomp import bpf
 from hibana.seccomp.bpf import Label, Step
@@ -32,8 +37,6 @@ def attempt(function, *arguments):
         return "fine"
     except OSError as error:
         return errno.errorcode[error.errno]
-
-MKDIR, RMDIR = 83, 84
 """
 
 
