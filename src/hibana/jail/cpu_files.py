@@ -1,4 +1,4 @@
-"""What a VMM on aarch64 looks up about the host's CPU, copied into the room where there is no /sys (operations.md §1.3).
+"""What a VMM on aarch64 looks up about the host's CPU, copied into the room, which has no /sys (operations.md §1.3).
 
 An x86 CPU tells its guests itself what it is and which caches it has. On aarch64 that is the VMM's business, and the
 VMM knows it from sysfs.

@@ -144,7 +144,9 @@ def test_the_files_are_the_jailed_users_and_the_folders_stay_roots(host: Host, r
         assert stat.S_IMODE(found.st_mode) == (0o644 if is_file else 0o755), path
 
 
-def test_a_user_that_cannot_be_given_anything_is_refused(host: Host, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_that_cannot_be_given_anything_is_refused(
+    host: Host, room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def denied(fd: int, uid: int, gid: int) -> None:
         raise PermissionError(1, "")
 

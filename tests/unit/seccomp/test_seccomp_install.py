@@ -14,11 +14,10 @@ from hibana.seccomp.install import install
 
 SRC = Path(__file__).resolve().parents[3] / "src"
 
-NUMBERS = {"x86_64": (83, 84), "aarch64": (34, 35)}  # aarch64: mkdirat, unlinkat, of which the C library makes them
+# On aarch64 the C library makes mkdir and rmdir of mkdirat and unlinkat.
+MKDIR, RMDIR = {"x86_64": (83, 84), "aarch64": (34, 35)}[os.uname().machine]
 
-PROLOGUE = f"""
-MKDIR, RMDIR = {NUMBERS[os.uname().machine]}
-""" """
+PROLOGUE = """
 import ctypes, errno, os, threading
 from hibana.seccomp import bpf
 from hibana.seccomp.bpf import Label, Step
@@ -42,7 +41,7 @@ def attempt(function, *arguments):
 
 def play(story: str, folder: Path) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", PROLOGUE + story],
+        [sys.executable, "-c", f"MKDIR, RMDIR = {MKDIR}, {RMDIR}{PROLOGUE}{story}"],
         cwd=folder,
         env={"PYTHONPATH": str(SRC)},
         capture_output=True,
