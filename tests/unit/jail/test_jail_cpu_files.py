@@ -93,7 +93,7 @@ def test_nothing_else_that_the_host_says_is_copied(host: Host, room: Path) -> No
     assert set(files(room)) == {IDENTITY, *(f"{CPU}/cache/index0/{name}" for name in CACHE)}
 
 
-def test_caches_after_a_gap_are_not_looked_at_nor_is_a_ninth(host: Host, room: Path) -> None:
+def test_caches_after_a_gap_are_not_looked_at(host: Host, room: Path) -> None:
     for index in (0, 1, 3):
         host.cache(index)
     copy(host, room)
