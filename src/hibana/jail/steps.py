@@ -5,7 +5,7 @@ import time
 from typing import NamedTuple
 
 from hibana.errors import ExecError, os_text
-from hibana.jail import chroot, identity, namespaces, privileges
+from hibana.jail import chroot, cpu_files, identity, namespaces, privileges
 from hibana.jail.arguments import Limits
 from hibana.jail.cgroup import Cgroup
 from hibana.jail.chroot import Owner
@@ -56,6 +56,8 @@ def close_up(jail: Jail, clock: Clock) -> None:
     if jail.cgroup is not None:
         jail.cgroup.enter(os.getpid())
     null = chroot.open_null() if jail.daemonize else None
+    if os.uname().machine == "aarch64":
+        cpu_files.copy(root, jail.owner)
     namespaces.enter_root(root)
     chroot.furnish(jail.owner, jail.userfaultfd)
     clock.stop()

@@ -1,4 +1,4 @@
-"""Which filters the threads of a VMM get: ours for the engine, the user's, or none.
+"""Which filters the threads of a VMM get: ours for the engine on this architecture, the user's, or none.
 
 In the reference the API server is a thread. Here it shares the thread of the event loop with the VMM proper, so that
 thread gets the programs of both categories in one: what a rule of `api` matches is answered by `api`, all else by
@@ -31,7 +31,7 @@ API: Final = "api"
 VCPU: Final = "vcpu"
 _CATEGORIES: Final = (VMM, API, VCPU)
 
-_TGKILL: Final = 234  # on x86-64, as all of our own filters
+_TGKILL: Final = {"x86_64": 234, "aarch64": 131}
 
 
 class Filters(NamedTuple):
@@ -67,8 +67,9 @@ def built_in(*, api: bool) -> Choice:
 def _built_in(engine: str, *, api: bool) -> Filters:
     from hibana.seccomp.builtin import FILTERS  # not before the socket is there
 
-    loop, vcpu = _combined(read(FILTERS[engine]), api)
-    own = own_signals(os.getpid())
+    machine = os.uname().machine
+    loop, vcpu = _combined(read(FILTERS[machine][engine]), api)
+    own = own_signals(os.getpid(), machine)
     return Filters((own, *loop), (own, *vcpu))  # ours allow no further filter
 
 
@@ -121,14 +122,14 @@ def chained(first: Program, then: bytes) -> bytes:
     return bpf.pack(head) + then
 
 
-def own_signals(process: int) -> bytes:
+def own_signals(process: int, machine: str) -> bytes:
     """Make a program that traps signals to other processes; a policy cannot say that, for it knows no process."""
     fine, kill = Label(), Label()
     return bpf.pack(
         bpf.assemble(
             [
                 Step(bpf.LOAD, bpf.NUMBER),
-                Step(bpf.JUMP_EQUAL, _TGKILL, otherwise=fine),
+                Step(bpf.JUMP_EQUAL, _TGKILL[machine], otherwise=fine),
                 Step(bpf.LOAD, bpf.ARGUMENTS),
                 Step(bpf.JUMP_EQUAL, process, fine, kill),
                 kill,

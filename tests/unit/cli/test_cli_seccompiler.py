@@ -10,9 +10,11 @@ import pytest
 from hibana.cli.seccompiler import entry, main
 from hibana.errors import VmmError
 from hibana.seccomp import bpf, container
+from hibana.seccomp.builtin import FILTERS
 from hibana.seccomp.compiler import ARCHITECTURES, compile_filter
 from hibana.seccomp.policy import parse
 from tests.unit.seccomp.kernel import Call, run
+from tests.unit.seccomp.own import FILES
 from tests.unit.seccomp.policies import SHARED, needs_reference
 
 READ_FIVE: dict[str, Any] = {
@@ -69,6 +71,12 @@ def test_a_category_may_have_a_file_of_its_own_for_other_programs(tmp_path: Path
 def test_the_references_policies_compile(architecture: str) -> None:
     main(["-t", architecture, "-i", str(SHARED / f"{architecture}-unknown-linux-musl.json"), "-o", "out"])
     assert container.read(Path("out").read_bytes()).keys() == {"vmm", "api", "vcpu"}
+
+
+@pytest.mark.parametrize(("architecture", "engine"), FILES)
+def test_our_own_policies_compile_to_our_own_filters(architecture: str, engine: str) -> None:
+    main(["-t", architecture, "-i", str(FILES[architecture, engine]), "-o", "out"])
+    assert Path("out").read_bytes() == FILTERS[architecture][engine]
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import pytest
 from hibana.seccomp import bpf
 from hibana.seccomp.bpf import Instruction
 from hibana.seccomp.policy import Action, Condition, Filter
-from tests.unit.seccomp.kernel import ANSWERS, X86_64
+from tests.unit.seccomp.kernel import AARCH64, ANSWERS, X86_64
 
 _OPERATORS: Final = {"ne": 1, "lt": 2, "le": 3, "eq": 4, "ge": 5, "gt": 6}
 _MASKED_EQ: Final = 7
 _BAD_ARCHITECTURE: Final = 2  # SCMP_FLTATR_ACT_BADARCH
+_NATIVE: Final = {"x86_64": X86_64, "aarch64": AARCH64}[os.uname().machine]
 
 
 class _Comparison(ctypes.Structure):
@@ -53,13 +54,13 @@ def compile_filter(wanted: Filter, architecture: int) -> list[Instruction]:
     assert library
     context = ctypes.c_void_p(library.seccomp_init(_action(wanted.default_action)))
     _check(library.seccomp_attr_set(context, _BAD_ARCHITECTURE, bpf.KILL_PROCESS))
-    if architecture != X86_64:
+    if architecture != _NATIVE:
         _check(library.seccomp_arch_add(context, architecture))
-        _check(library.seccomp_arch_remove(context, X86_64))
+        _check(library.seccomp_arch_remove(context, _NATIVE))
     for rule in wanted.rules:
         comparisons = [_comparison(condition) for condition in rule.args or ()]
         array = (_Comparison * len(comparisons))(*comparisons)
-        call = number(rule.syscall, X86_64)  # it translates from our own numbers
+        call = number(rule.syscall, _NATIVE)  # it translates from our own numbers
         action = _action(wanted.filter_action)
         _check(library.seccomp_rule_add_array(context, action, call, len(comparisons), array))
     try:

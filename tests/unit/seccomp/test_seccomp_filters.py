@@ -1,5 +1,6 @@
 """Which programs the threads get, and what two categories on one thread amount to."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,11 @@ from hibana.seccomp import bpf, container, filters
 from hibana.seccomp.compiler import ARCHITECTURES, answer, compile_filter
 from hibana.seccomp.container import Program
 from hibana.seccomp.policy import Filter, SyscallRule
-from hibana.seccomp.syscalls import NUMBERS
 from tests.unit.seccomp import policies
 from tests.unit.seccomp.kernel import X86_64, Call, meaning, run
+from tests.unit.seccomp.own import number
 
 ME = 4711
-TGKILL = NUMBERS["tgkill"][0] or 0
 
 
 def program(wanted: Filter) -> Program:
@@ -36,11 +36,12 @@ def test_no_program_beside_another_is_no_filter() -> None:
     assert filters.chained(Program(b"", 0), some.code) == filters.chained(some, b"") == b""
 
 
-def test_signals_go_to_this_process_only() -> None:
-    own = bpf.unpack(filters.own_signals(ME))
-    assert run(own, Call(TGKILL, (ME, 1, 35, 0, 0, 0))) == bpf.ALLOW
-    assert run(own, Call(TGKILL, (ME + 1, 1, 35, 0, 0, 0))) == bpf.TRAP
-    assert run(own, Call(TGKILL - 1, (ME + 1, 1, 35, 0, 0, 0))) == bpf.ALLOW
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_signals_go_to_this_process_only(machine: str) -> None:
+    own, tgkill = bpf.unpack(filters.own_signals(ME, machine)), number("tgkill", machine)
+    assert run(own, Call(tgkill, (ME, 1, 35, 0, 0, 0))) == bpf.ALLOW
+    assert run(own, Call(tgkill, (ME + 1, 1, 35, 0, 0, 0))) == bpf.TRAP
+    assert run(own, Call(tgkill - 1, (ME + 1, 1, 35, 0, 0, 0))) == bpf.ALLOW
 
 
 def file_of(folder: Path, **programs: Program) -> str:
@@ -80,7 +81,8 @@ def test_none_are_none() -> None:
 
 
 def test_ours_are_for_an_engine_and_stricter_without_an_api() -> None:
+    machine = os.uname().machine
     with_api, without = (filters.built_in(api=api)("soft") for api in (True, False))
     assert with_api.vcpu == without.vcpu
-    accept = Call(NUMBERS["accept4"][0] or 0)
+    accept = Call(number("accept4", machine), architecture=ARCHITECTURES[machine].audit)
     assert [run(bpf.unpack(each.loop[-1]), accept) for each in (with_api, without)] == [bpf.ALLOW, bpf.TRAP]

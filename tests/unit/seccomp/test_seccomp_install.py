@@ -1,5 +1,6 @@
 """Filters on a thread, in processes of their own: a filter stays."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ from hibana.seccomp.bpf import Instruction
 from hibana.seccomp.install import install
 
 SRC = Path(__file__).resolve().parents[3] / "src"
+
+# On aarch64 the C library makes mkdir and rmdir of mkdirat and unlinkat.
+MKDIR, RMDIR = {"x86_64": (83, 84), "aarch64": (34, 35)}[os.uname().machine]
 
 PROLOGUE = """
 import ctypes, errno, os, threading
@@ -32,14 +36,12 @@ def attempt(function, *arguments):
         return "fine"
     except OSError as error:
         return errno.errorcode[error.errno]
-
-MKDIR, RMDIR = 83, 84
 """
 
 
 def play(story: str, folder: Path) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", PROLOGUE + story],
+        [sys.executable, "-c", f"MKDIR, RMDIR = {MKDIR}, {RMDIR}{PROLOGUE}{story}"],
         cwd=folder,
         env={"PYTHONPATH": str(SRC)},
         capture_output=True,
