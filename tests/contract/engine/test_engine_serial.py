@@ -1,7 +1,6 @@
 """A serial port: bytes may reach the chip late and together, but nobody can tell from the chip."""
 
 import threading
-import time
 from typing import Final
 
 import pytest
@@ -156,10 +155,10 @@ def test_the_guest_sees_a_status_that_changed_while_it_stood_still(boot: Boot) -
         chip.steady = LSR_IDLE | LSR_DATA_READY
 
     guest.between_runs = receive
-    kicks = threading.Thread(target=lambda: (time.sleep(0.02), guest.kick()), daemon=True)
-    kicks.start()
+    timer = threading.Timer(0.02, guest.kick)
+    timer.start()
     assert guest.run() == 0
-    kicks.join()
+    timer.join()
 
 
 def test_two_cpus_print_at_the_same_time(boot: Boot) -> None:
