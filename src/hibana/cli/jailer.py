@@ -48,7 +48,7 @@ def main(argv: list[str], program: str) -> list[str]:
 
 def entry() -> None:
     """Run the program; what it becomes ends the process."""
-    gc.disable()  # so many modules are made here, and nothing else: looking for garbage among them takes a tenth of it
+    gc.disable()  # as in firecracker.py
     try:
         words = main(sys.argv[1:], sys.argv[0])
     except Panic as error:
@@ -59,8 +59,6 @@ def entry() -> None:
         exits.at_once(error.exit_code)
     from hibana.cli import firecracker
 
-    gc.freeze()
-    gc.enable()
     sys.argv = words
     firecracker.entry()
 

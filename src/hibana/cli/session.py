@@ -1,5 +1,6 @@
 """The life of a VMM process from its API socket to its exit code."""
 
+import gc
 from _socket import socket as RawSocket  # noqa: N812  what listen() gives
 from typing import Final
 
@@ -65,6 +66,8 @@ class Session:
         """
         try:
             self._apply(config, metadata)
+            gc.freeze()  # what is there now stays to the end, and need not be looked at again
+            gc.enable()
             self._loop.run()
         except VmmFilterError as error:
             raise VmmFilterRunError(mode=self._mode, cause=error) from error

@@ -159,8 +159,8 @@ class Uart16550:
 
         Then `print` may have them later, if nothing else happens to the chip in between.
         """
-        quiet = not (self._lcr & LCR_DLAB or self._mcr & MCR_LOOP or self._ier & IER_THR_EMPTY)
-        return self._lsr if quiet else None
+        would_interrupt = self._ier & IER_THR_EMPTY and not self._iir & IIR_THR_EMPTY
+        return None if self._lcr & LCR_DLAB or self._mcr & MCR_LOOP or would_interrupt else self._lsr
 
     def print(self, content: bytes) -> None:
         """Send bytes that were written to DATA while the chip was `steady`."""

@@ -1,7 +1,6 @@
 """Where the guest's console goes: standard output, or the file of `serial_out_path`."""
 
 import os
-from typing import Final
 
 from hibana.devices.rate_limiter import TokenBucket
 from hibana.errors import SerialOutError, os_text

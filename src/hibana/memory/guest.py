@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from hibana.errors import GuestFault, MemoryRegionError, os_text
+from hibana.memory import huge
 from hibana.memory.layout import RamRegion, ram_regions
 from hibana.units import HUGE_PAGE, align_up
 
@@ -82,6 +83,8 @@ class GuestMemory:
         window = self.window(addr, size)
         if offset + size > _LARGEST_OFFSET:
             raise EOFError
+        if size >= HUGE_PAGE:
+            huge.ask_for(ctypes.addressof(ctypes.c_char.from_buffer(window)), size)
         done = 0
         while done < size:  # one call moves at most 2 GiB - 4 KiB
             count = os.preadv(fd, [window[done:]], offset + done)

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from hibana.engine.interface import KICKED, PLAIN, Bus, CpuModel, Reason, Stop
+from hibana.engine.interface import KICKED, PLAIN, Bus, CpuModel, Reason, SerialPort, Stop
 from hibana.engine.state import (
     DebugRegs,
     DescriptorTable,
@@ -107,6 +107,9 @@ class FakeVm:
 
     def doorbell(self, addr: int, value: int) -> None:
         """Have none: notifications come to the bus."""
+
+    def coalesce(self, data_port: int, status_port: int, chip: SerialPort) -> None:
+        """Bring each byte to the bus at once."""
 
     def note_pause(self) -> None:
         """Count a pause."""

@@ -92,6 +92,36 @@ def test_what_the_guest_writes_leaves_byte_by_byte() -> None:
     assert bench.irq.count == 0
 
 
+def test_while_bytes_are_only_printed_the_chip_takes_them_late_and_together() -> None:
+    bench = Bench()
+    assert bench.uart.steady == LSR_IDLE
+    bench.uart.receive(b"x")
+    assert bench.uart.steady == LSR_IDLE | LSR_DATA_READY
+    with counted("write_count", 5):
+        bench.uart.print(b"login")
+    bench.sink.full = True
+    with counted("missed_write_count", 3):
+        bench.uart.print(b": \n")
+    assert bench.sink.content == b"login"
+
+
+@pytest.mark.parametrize(("offset", "value"), [(LCR, LCR_DLAB), (MCR, MCR_LOOP)])
+def test_bytes_that_are_more_than_printed_are_wanted_at_once(offset: int, value: int) -> None:
+    bench = Bench()
+    bench.outb(offset, value)
+    assert bench.uart.steady is None
+
+
+def test_a_byte_that_would_interrupt_is_wanted_at_once() -> None:
+    bench = Bench()
+    bench.outb(IER, IER_THR_EMPTY)
+    assert bench.uart.steady is None
+    bench.outb(DATA, 0x41)
+    assert bench.uart.steady == LSR_IDLE, "the next one interrupts nobody: the driver has not looked yet"
+    bench.inb(IIR)
+    assert bench.uart.steady is None
+
+
 def test_with_the_divisor_latch_open_nothing_is_sent_and_the_divisor_is_kept() -> None:
     bench = Bench()
     bench.outb(LCR, 0x83)

@@ -1,6 +1,8 @@
 """The test plays the serial port on one side and whoever reads the console on the other."""
 
+import fcntl
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ def test_each_byte_is_out_the_moment_it_is_written() -> None:
     reader, writer = os.pipe()
     output: Sink = SerialOutput(writer)
     for byte in range(256):
-        assert output.write(byte)
+        assert output.write(bytes([byte])) == 1
         assert os.read(reader, 10) == bytes([byte])
     os.close(reader)
     os.close(writer)
@@ -30,19 +32,44 @@ def test_a_full_pipe_loses_the_byte_and_says_so(capfd: pytest.CaptureFixture[str
         while True:
             os.write(writer, bytes(4096))
     errors = METRICS.uart.error_count
-    assert not output.write(0x41)
+    assert output.write(b"A") == 0
     assert METRICS.uart.error_count == errors + 1
     os.read(reader, 4096)
-    assert output.write(0x42), "when there is room again the console goes on"
+    assert output.write(b"B") == 1, "when there is room again the console goes on"
     assert "] Failed the write to serial: Resource temporarily unavailable (os error 11)\n" in capfd.readouterr().out
     os.close(reader)
     os.close(writer)
 
 
+def test_a_pipe_that_is_nearly_full_takes_what_there_is_room_for() -> None:
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writer, bytes(4090))
+    errors = METRICS.uart.error_count
+    assert SerialOutput(writer).write(b"0123456") == 6
+    assert METRICS.uart.error_count == errors + 1
+    assert os.read(reader, 5000) == bytes(4090) + b"012345"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_file_that_may_not_grow_takes_what_there_is_room_for(tmp_path: Path) -> None:
+    fd = open_serial_file(str(tmp_path / "console"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4, limits[1]))
+    try:
+        taken = SerialOutput(fd).write(b"01234")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        os.close(fd)
+    assert taken == 4
+    assert (tmp_path / "console").read_bytes() == b"0123"
+
+
 def test_a_reader_that_went_away_does_not_kill_the_vmm(capfd: pytest.CaptureFixture[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    assert not SerialOutput(writer).write(0x41)
+    assert not SerialOutput(writer).write(b"A")
     assert "Failed the write to serial: Broken pipe (os error 32)" in capfd.readouterr().out
     os.close(writer)
 
@@ -51,9 +78,7 @@ def test_the_file_is_made_but_never_emptied(tmp_path: Path) -> None:
     path = tmp_path / "console"
     for text in (b"first", b"2nd"):
         fd = open_serial_file(str(path))
-        output = SerialOutput(fd)
-        for byte in text:
-            output.write(byte)
+        assert SerialOutput(fd).write(text) == len(text)
         os.close(fd)
     assert path.read_bytes() == b"2ndst", "writing starts at the beginning, as in the reference"
 
@@ -63,7 +88,7 @@ def test_a_fifo_needs_no_reader_to_be_opened(tmp_path: Path) -> None:
     os.mkfifo(path)
     fd = open_serial_file(str(path))
     assert not os.get_blocking(fd), "a guest must not wait for a reader"
-    assert SerialOutput(fd).write(0x41)
+    assert SerialOutput(fd).write(b"A") == 1
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     assert os.read(reader, 10) == b"A"
     os.close(reader)
@@ -87,9 +112,10 @@ def test_a_rate_limit_drops_what_exceeds_it_and_counts_it(tmp_path: Path) -> Non
     clock = FakeClock()
     fd = open_serial_file(str(tmp_path / "console"))
     limited: Sink = RateLimitedOutput(SerialOutput(fd), TokenBucket(Limit(3, 0, 1000), lambda: int(clock() * 1e9)))
-    assert all(limited.write(byte) for byte in b"abcde")
+    assert limited.write(b"ab") + limited.write(b"cde") == 5, "dropped is not lost"
     assert METRICS.uart.rate_limiter_dropped_bytes == dropped + 2
     clock.advance(1)
-    assert limited.write(ord("f"))
+    assert limited.write(b"fghi") == 4
     os.close(fd)
-    assert (tmp_path / "console").read_bytes() == b"abcf"
+    assert METRICS.uart.rate_limiter_dropped_bytes == dropped + 3
+    assert (tmp_path / "console").read_bytes() == b"abcfgh"

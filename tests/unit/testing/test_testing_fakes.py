@@ -24,11 +24,11 @@ def test_a_clock_moves_only_when_told() -> None:
 def test_a_console_remembers_and_loses_what_comes_while_it_is_full() -> None:
     console = ListSink()
     sink: Sink = console
-    assert sink.write(0x61)
+    assert sink.write(b"a") == 1
     console.full = True
-    assert not sink.write(0x62)
+    assert sink.write(b"b") == 0
     console.full = False
-    assert sink.write(0x63)
+    assert sink.write(b"c") == 1
     assert console.content == b"ac"
 
 

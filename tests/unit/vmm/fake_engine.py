@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from threading import Lock
 
-from hibana.engine.interface import KICKED, PLAIN, Bus, CpuModel, Stop
+from hibana.engine.interface import KICKED, PLAIN, Bus, CpuModel, SerialPort, Stop
 from hibana.engine.state import (
     DebugRegs,
     DescriptorTable,
@@ -69,6 +69,9 @@ class FakeVm:
 
     def line(self, gsi: int) -> Callable[[], None]:
         return partial(self.pulses.append, gsi)
+
+    def coalesce(self, data_port: int, status_port: int, chip: SerialPort) -> None:
+        pass
 
     def doorbell(self, addr: int, value: int) -> int | None:
         return None

@@ -2,8 +2,8 @@
 
 The plain engine is right without any of this, and it is what runs when the self-check finds that something here is not
 as it should be. A unit replaces some of the library's functions by its own machine code; nothing else of the engine
-knows about it. Each begins with an essay: what the library does, why that is slow, what takes its place, which
-invariant makes that correct, and what a hostile guest can try.
+knows about it, but for the console's wait, which the runner ends. Each begins with an essay: what the library does, why
+that is slow, what takes its place, which invariant makes that correct, and what a hostile guest can try.
 
 Read in this order:
 

@@ -15,7 +15,7 @@ its access to any port but these two ends the wait first; and so does a write of
 what it wants is done on this thread, outside the library, and the wait ends when the library comes back, whyever it
 does: a halted guest, a kick, a guest that ends, and the timer. So the chip sees all accesses in their order, and those
 that it does not see would have changed nothing: a status that reading does not change, a transmitter without an
-interrupt. When `IER` asks for one, or the port is in loopback, or its divisor is being set, nothing waits.
+interrupt to give that the guest does not have already. In loopback, or while the divisor is set, nothing waits.
 
 **What a hostile guest can try.** It chooses the bytes. Their number is compared with the size of the buffer.
 """
