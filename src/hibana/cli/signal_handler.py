@@ -19,7 +19,9 @@ makes no system call that Python does not make anyway.
 """
 
 import ctypes
+import errno
 import mmap
+import os
 from collections.abc import Iterable, Mapping
 from struct import Struct
 from typing import Final
@@ -92,6 +94,8 @@ PIPE_AT: Final = 0xA0
 
 def handle(signals: Iterable[int], pipe: int, exit_codes: Mapping[int, int]) -> None:
     """Install the handler for some signals, in the whole process and for good. Raises OSError."""
+    if os.uname().machine != "x86_64":
+        raise OSError(errno.ENOEXEC, "")
     libc = ctypes.CDLL(None, use_errno=True)
     data = bytearray(CODE.ljust(PIPE_AT, b"\0") + pipe.to_bytes(4, "little"))
     for number, code in exit_codes.items():

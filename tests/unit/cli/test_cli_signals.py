@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from hibana.cli.signal_handler import CODE, EXIT_CODES_AT, PIPE_AT, SOURCE
+from hibana.cli.signal_handler import CODE, EXIT_CODES_AT, PIPE_AT, SOURCE, handle
 
 SRC = os.path.join(os.path.dirname(__file__), "..", "..", "..", "src")
 
@@ -232,3 +232,10 @@ def test_the_machine_code_is_what_its_source_says(tmp_path: "os.PathLike[str]") 
     with open(file, "rb") as assembled:
         assert assembled.read() == CODE.ljust(PIPE_AT, b"\0")
     assert len(CODE) <= EXIT_CODES_AT == PIPE_AT - 32
+
+
+def test_on_another_cpu_the_machine_code_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6.1", "", "aarch64")))
+    with pytest.raises(OSError, match="Errno 8"):
+        handle([signal.SIGUSR2], 1, {})
+    assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
