@@ -79,6 +79,8 @@ _KINDS: Final = {
     errno.ENOTDIR: "NotADirectory",
     errno.ENAMETOOLONG: "InvalidFilename",
     errno.ELOOP: "FilesystemLoop",
+    errno.EFBIG: "FileTooLarge",
+    errno.ETIMEDOUT: "TimedOut",
 }
 
 

@@ -146,6 +146,11 @@ def test_what_cannot_be_done_is_said_before_there_is_a_socket(
             ' "No such file or directory" }',
         ),
         (
+            ["--config-file", "/dev/zero"],
+            "Unable to open or read from the configuration file: Os { code: 27, kind: FileTooLarge, message:"
+            ' "File too large" }',
+        ),
+        (
             ["--metadata", "nowhere"],
             "Unable to open or read from the mmds content file: Os { code: 2, kind: NotFound, message:"
             ' "No such file or directory" }',

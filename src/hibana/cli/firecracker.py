@@ -28,6 +28,7 @@ from hibana.observe import log, metrics
 from hibana.seccomp import filters
 from hibana.seccomp.filters import Choice
 from hibana.vmm.engines import wanted_engine
+from hibana.whole_file import read_whole_file
 
 SNAPSHOT_VERSION: Final = "11.0.0"
 
@@ -124,8 +125,7 @@ def _read(path: str | None, what: str) -> bytes | None:
     if path is None:
         return None
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_whole_file(path)
     except OSError as error:
         raise FileUnreadable(what=what, cause=os_debug(error)) from error
 

@@ -3,6 +3,7 @@
 import os
 
 from hibana.errors import HostFileError, os_text
+from hibana.whole_file import read_whole_file
 
 
 def open_host_file(path: str, flags: int) -> int:
@@ -21,10 +22,7 @@ def open_host_file(path: str, flags: int) -> int:
 
 def read_host_file(path: str) -> bytes:
     """Read a file from beginning to end. Raises HostFileError."""
-    fd = open_host_file(path, os.O_RDONLY)
     try:
-        return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
-    except OSError as error:
+        return read_whole_file(path.encode())
+    except (OSError, ValueError) as error:
         raise HostFileError(cause=os_text(error)) from error
-    finally:
-        os.close(fd)

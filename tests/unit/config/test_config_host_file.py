@@ -37,3 +37,8 @@ def test_opening_a_fifo_waits_for_nobody(tmp_path: Path) -> None:
 def test_reading_a_directory_is_an_error_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(HostFileError, match=r"^Is a directory \(os error 21\)$"):
         read_host_file(str(tmp_path))
+
+
+def test_reading_a_file_without_an_end_is_an_error_with_a_sentence() -> None:
+    with pytest.raises(HostFileError, match=r"^File too large \(os error 27\)$"):
+        read_host_file("/dev/zero")
