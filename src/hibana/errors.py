@@ -183,6 +183,10 @@ class SignalHandlersError(VmmError):
     text = "Failed to register signal handlers: {cause}"
 
 
+class DescriptorTableError(VmmError):
+    text = "Failed to resize fd table: Failed to close dup2'd file descriptor"
+
+
 # --- hibana: the friendly program -------------------------------------------------------------------------------------
 
 
