@@ -137,7 +137,8 @@ def _list_segments(entry: int, table: bytes, memory_size: int) -> Image:
             segments.append(Segment(offset, size, paddr, align))
         elif kind == _PT_NOTE:
             notes = Segment(offset, size, paddr, align)  # the last one decides
-    # Segments that together exceed RAM must overlap: refuse them rather than copy for minutes. So for a heap of tiny ones.
+    # Segments that together exceed RAM must overlap: refuse them rather than copy for minutes. The same goes for
+    # a heap of tiny ones: each would be looked at for each of the pieces, a million perhaps, of a packed kernel.
     if len(segments) > _MOST_SEGMENTS or sum(segment.size for segment in segments) > memory_size:
         raise BadKernelImage(cause="Unable to read kernel image")
     return Image(entry, segments, notes)
