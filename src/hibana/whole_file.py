@@ -40,13 +40,16 @@ def read_to_the_end(fd: int, limit: int = LIMIT) -> bytes:
     ready.register(fd, POLLIN)
     give_up = monotonic() + _PATIENCE_S
     while len(content) <= limit:
+        left = max(0.0, give_up - monotonic())
         # Before its first writer comes a FIFO would read as empty; to poll() it is not ready.
-        if not ready.poll(max(0.0, give_up - monotonic()) * 1000):
+        if not ready.poll(left * 1000):
             raise _error(errno.ETIMEDOUT)
         try:
             piece = os.read(fd, _PIECE)
         except BlockingIOError:  # another reader was faster
-            continue
+            if left:
+                continue
+            raise _error(errno.ETIMEDOUT) from None
         if not piece:
             return bytes(content)
         content += piece

@@ -67,6 +67,22 @@ def test_nobody_is_waited_for_who_holds_a_fifo_open_and_writes_no_more(fifo: str
     os.close(holding)
 
 
+@pytest.mark.usefixtures("impatient")
+def test_nobody_is_waited_for_who_says_that_there_is_something_and_never_gives_it(
+    fifo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holding = os.open(fifo, os.O_RDWR)
+    os.write(holding, b"{")
+
+    def others_are_faster(*_: int) -> bytes:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "read", others_are_faster)
+        assert refusal(fifo) == errno.ETIMEDOUT
+    os.close(holding)
+
+
 def test_a_fifo_is_read_until_its_writer_has_finished(fifo: str) -> None:
     """As the shell's `<(command)` gives one; more than a pipe holds at once."""
     content = os.urandom(300 * KIB)
