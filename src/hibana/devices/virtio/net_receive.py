@@ -170,7 +170,7 @@ class Receiver:
     def _take_chains(self) -> bool:
         """Take all chains that there are; tell whether the largest frame fits now. Raises GuestFault.
 
-        Only of chains that are no good there can be more than a turn takes.
+        A driver that offers chains as fast as they are sent back as no good gets no further than to the end of a turn.
         """
         queue = self._queue
         left = 0
