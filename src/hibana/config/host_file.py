@@ -13,7 +13,7 @@ def open_host_file(path: str, flags: int) -> int:
     the file afterwards does.
     """
     try:
-        fd = os.open(_encoded(path), flags | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(_encoded(path), flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise HostFileError(cause=os_text(error)) from error
     os.set_blocking(fd, True)
