@@ -79,6 +79,8 @@ _KINDS: Final = {
     errno.ENOTDIR: "NotADirectory",
     errno.ENAMETOOLONG: "InvalidFilename",
     errno.ELOOP: "FilesystemLoop",
+    errno.EFBIG: "FileTooLarge",
+    errno.ETIMEDOUT: "TimedOut",
 }
 
 
@@ -179,6 +181,10 @@ class SnapshotFormatNotHere(VmmError):
 
 class SignalHandlersError(VmmError):
     text = "Failed to register signal handlers: {cause}"
+
+
+class DescriptorTableError(VmmError):
+    text = "Failed to resize fd table: Failed to close dup2'd file descriptor"
 
 
 # --- hibana: the friendly program -------------------------------------------------------------------------------------

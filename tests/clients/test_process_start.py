@@ -1,6 +1,7 @@
 """How a process begins, or says why not: texts, exit codes, and what is left behind (api.md §6-§8.1)."""
 
 import re
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -146,6 +147,11 @@ def test_what_cannot_be_done_is_said_before_there_is_a_socket(
             ' "No such file or directory" }',
         ),
         (
+            ["--config-file", "/dev/zero"],
+            "Unable to open or read from the configuration file: Os { code: 27, kind: FileTooLarge, message:"
+            ' "File too large" }',
+        ),
+        (
             ["--metadata", "nowhere"],
             "Unable to open or read from the mmds content file: Os { code: 2, kind: NotFound, message:"
             ' "No such file or directory" }',
@@ -163,6 +169,14 @@ def test_the_end_of_the_program_is_logged_where_the_log_goes(start: Start) -> No
     assert vmm.wait() == 1
     assert vmm.out == ""
     assert (vmm.folder / "log").read_text().endswith("Firecracker exiting with error. exit_code=1\n")
+
+
+@pytest.mark.parametrize(("limit", "places"), [(500, 512), (4096, 2048)])
+def test_the_table_of_descriptors_has_grown_before_there_are_threads(limit: int, places: int, start: Start) -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    vmm = start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most)))
+    assert vmm.state == "Not started"
+    assert f"FDSize:\t{places}\n" in Path(f"/proc/{vmm.process.pid}/status").read_text()
 
 
 # --- the engine -------------------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from typing import Final, NamedTuple
 from tools.dev import places
 from tools.guest.cpio import Archive
 from tools.microvm.job import Job, Output
+from tools.microvm.process import DIES_WITH_US
+from tools.microvm.relay import Console, relay
 
 CONSOLE: Final = "console.log"
 FILES: Final = "files.tar"
@@ -38,6 +40,22 @@ class Disks(NamedTuple):
     made: Path
 
 
+class Port(NamedTuple):
+    """A way out of the box."""
+
+    device: str
+    end: str
+    """On this side."""
+    path: str
+    """On the other side."""
+
+
+# Not `stdio`, where there is no input: its end would disconnect the port.
+PORT: Final = Port("virtserialport,nr=1", "file,path=/dev/fd/1", "/dev/vport0p1")
+TERMINAL: Final = Port("virtconsole,nr=0", "stdio,signal=off", "/dev/hvc0")
+"""What the command's output comes by, and a person's keys go."""
+
+
 class Box:
     """A box that has been switched on; what it leaves behind is in `folder`."""
 
@@ -46,9 +64,14 @@ class Box:
         self._output = Output(job.word)
         initrd = folder / "initrd.cpio"
         initrd.write_bytes((places.GUEST / "box.cpio").read_bytes() + _errand(job))
-        self.command = qemu(places.GUEST / "box.bzImage", initrd, disks, folder, smp)
+        port = TERMINAL if job.terminal else PORT
+        self.command = qemu(places.GUEST / "box.bzImage", initrd, disks, folder, smp, port)
         self._process = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+            [*DIES_WITH_US, *self.command],
+            stdin=subprocess.PIPE if job.terminal else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
         )
 
     def boot(self) -> bytes:
@@ -75,13 +98,27 @@ class Box:
             raise Broken(f"the command ended, but not the box{self._last_words()}") from None
         return self._output.exit_code
 
+    def converse(self, keyboard: int) -> int:
+        """Let a person at a raw terminal speak with the command until the box is off; give its exit code.
+
+        Raises Broken, and Left if the person goes away.
+        """
+        assert self._process.stdin
+        assert self._process.stdout
+        console = Console(self._process.stdout.fileno(), self._process.stdin.fileno())
+        relay(console, self._output, keyboard, verbose=False)
+        self._process.wait()
+        if self._output.exit_code is None:
+            raise self._went_off()
+        return self._output.exit_code
+
     def stop(self) -> None:
         """End it, however it is."""
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdout, self._process.stderr):
-            assert stream
-            stream.close()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream:
+                stream.close()
 
     def _read(self, give_up: float) -> bytes | None:
         """Give the command's part of what arrives next; None when time is up. Raises Broken at an early end."""
@@ -92,8 +129,11 @@ class Box:
         arrived = os.read(self._process.stdout.fileno(), 1 << 16)
         if not arrived:
             self._process.wait()
-            raise Broken(f"it went off before the command had ended{self._last_words()}")
+            raise self._went_off()
         return self._output.feed(arrived)
+
+    def _went_off(self) -> Broken:
+        return Broken(f"it went off before the command had ended{self._last_words()}")
 
     def _last_words(self) -> str:
         """Quote QEMU, if it is dead, and the kernel."""
@@ -104,17 +144,17 @@ class Box:
         return "".join(f"\n    {line}" for line in [*said.splitlines(), *log.splitlines()[-20:]])
 
 
-def qemu(kernel: Path, initrd: Path, disks: Disks, folder: Path, smp: int) -> list[str]:
+def qemu(kernel: Path, initrd: Path, disks: Disks, folder: Path, smp: int, output: Port) -> list[str]:
     """Write QEMU's command line: not `-M microvm`, whose clock cannot be calibrated on a busy host."""
     machine = ("-M", "q35", "-accel", "tcg,tb-size=512", "-cpu", "EPYC,+svm", "-smp", str(smp))
     bare = ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
     guest = ("-m", str(_MEM_MIB), "-kernel", str(kernel), "-initrd", str(initrd), "-append", _CMDLINE)
     # What is written to the disks is gone with the box, so several boxes can use one image.
     drives = [word for path in disks for word in ("-drive", f"if=virtio,format=raw,snapshot=on,file={_quoted(path)}")]
-    # Not `stdio`: the end of its input would disconnect the port.
+    files = Port("virtserialport,nr=2", f"file,path={_quoted(folder / FILES)}", "/dev/vport0p2")
     ports = ["-serial", f"file:{_quoted(folder / CONSOLE)}", "-device", "virtio-serial-pci"]
-    for name, end in (("output", "file,path=/dev/fd/1"), ("files", f"file,path={_quoted(folder / FILES)}")):
-        ports += ["-chardev", f"{end},id={name}", "-device", f"virtserialport,chardev={name}"]
+    for name, port in (("output", output), ("files", files)):
+        ports += ["-chardev", f"{port.end},id={name}", "-device", f"{port.device},chardev={name}"]
     return ["qemu-system-x86_64", *machine, *bare, *guest, *drives, *ports]
 
 
@@ -127,4 +167,5 @@ def _errand(job: Job) -> bytes:
     archive = Archive()
     archive.file("job/run", job.script().encode(), 0o755)
     archive.file("job/checkout", f"{places.ROOT}\n".encode())
+    archive.file("job/port", f"{(TERMINAL if job.terminal else PORT).path}\n".encode())
     return archive.to_bytes()

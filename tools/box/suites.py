@@ -63,7 +63,8 @@ class Suites:
 
 
 def _start(name: str, options: Sequence[str]) -> subprocess.Popen[bytes]:
-    command = [str(places.ROOT / "tools/devtool"), "kvmbox", "--timeout", str(_LIMIT_S), *options]
+    devtool = ("setpriv", "--pdeathsig", "TERM", str(places.ROOT / "tools/devtool"))
+    command = [*devtool, "kvmbox", "--timeout", str(_LIMIT_S), *options]
     with open(_log(name), "wb") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 

@@ -13,7 +13,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "guest": "make kernels and initramfs images in build/guest (--update: from the newest Debian packages)",
     "test": "style, types and all tests; arguments go to pytest",
     "bench": "measure: `bench boot`, `startup`, `devices`, `guest-io`, `kvmboot`, `lock` [--n N] [--json]",
-    "kvmbox": "run a command where KVM works, inside an emulated machine: `kvmbox -- CMD…`",
+    "kvmbox": "a shell where KVM works, inside an emulated machine; with `-- CMD…` run that",
     "fmt": "format the Python files",
     "checkstyle": "check formatting, lint and types",
     "checkenv": "say what this machine can do, and what is missing",

@@ -9,7 +9,6 @@ import argparse
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -20,12 +19,13 @@ from pathlib import Path
 from hibana.config.net import NetworkInterfaceConfig
 from hibana.sdk.machine import ApiError
 from tools.dev import build, guest, places, system
+from tools.dev.leaving import leave_in_order
 from tools.dev.say import Failure, say
 from tools.microvm.drive import copy_on_write
-from tools.microvm.job import REPORT, SHELL, Job, Output, Terminal
+from tools.microvm.job import REPORT, SHELL, Job, Output, own_terminal
 from tools.microvm.network import Network, NetworkError
-from tools.microvm.process import CMDLINE, Firecracker, VmmDied, Wanted
-from tools.microvm.relay import Left, RawTerminal, relay
+from tools.microvm.process import CMDLINE, DIES_WITH_US, Firecracker, VmmDied, Wanted
+from tools.microvm.relay import Console, Left, RawTerminal, relay
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,15 +36,14 @@ def main(arguments: Sequence[str]) -> int:
     guest.ensure()
     if options.rootfs:
         guest.ensure_rootfs()
-    signal.signal(signal.SIGTERM, _terminate)
-    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    report = not command and not on_terminal
-    terminal = Terminal(os.environ.get("TERM", "linux"), *reversed(shutil.get_terminal_size())) if on_terminal else None
+    leave_in_order()
+    terminal = own_terminal()
+    report = not command and not terminal
     job = Job(command or (["sh", "-c", REPORT] if report else SHELL), terminal)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hibana-run-")))
         wanted = _wanted(options, job.initrd(places.GUEST / "initrd.cpio", folder), stack)
-        return _run(job, options, wanted, folder, on_terminal, report)
+        return _run(job, options, wanted, folder, terminal is not None, report)
 
 
 def _wanted(options: argparse.Namespace, initrd: Path, stack: ExitStack) -> Wanted:
@@ -69,14 +68,17 @@ def _wanted(options: argparse.Namespace, initrd: Path, stack: ExitStack) -> Want
 def _run(job: Job, options: argparse.Namespace, wanted: Wanted, folder: Path, on_terminal: bool, report: bool) -> int:
     output = Output(job.word)
     with ExitStack() as stack:
-        vmm = Firecracker(places.FIRECRACKER, folder, *(("--engine", options.engine) if options.engine else ()))
+        launcher = (*DIES_WITH_US, str(places.FIRECRACKER))
+        engine = ("--engine", options.engine) if options.engine else ()
+        vmm = Firecracker(places.FIRECRACKER, folder, *engine, launcher=launcher)
         stack.callback(vmm.stop)
         try:
             vmm.boot(wanted)
             if on_terminal:
                 say("microVM is starting; Ctrl-A x leaves it.")
                 stack.enter_context(RawTerminal(sys.stdin.fileno()))
-            relay(vmm, output, sys.stdin.fileno() if on_terminal else None, options.verbose)
+            console = Console(vmm.stdout.fileno(), vmm.stdin.fileno())
+            relay(console, output, sys.stdin.fileno() if on_terminal else None, options.verbose)
         except (ApiError, VmmDied) as error:
             raise Failure(str(error)) from error
         except Left:
@@ -105,11 +107,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--net", action="store_true", help="a network card; needs root")
     parser.add_argument("--verbose", action="store_true", help="show the kernel's own messages too")
     return parser.parse_args(arguments)
-
-
-def _terminate(*_: object) -> None:
-    """Leave in order: nothing of ours may stay on the host."""
-    sys.exit(128 + signal.SIGTERM)
 
 
 def _engine(log: Path) -> str:

@@ -1,8 +1,9 @@
 #!/bin/sh
 # PID 1 of the box: a machine that QEMU emulates, and in which KVM works. Disks, as tools/box/machine.py plugs them in:
 # a Debian, the checkout, and what the checkout has in build/. /job/checkout says where on the host the checkout is; here
-# it is in the same place. /job/run is what this box is for; what it writes leaves by the first port, and the files below
-# build/box-out, as a tar archive, by the second. The kernel's own messages go to the serial console.
+# it is in the same place. /job/run is what this box is for; what it writes leaves by the port that /job/port names, which
+# may be a terminal, and the files below build/box-out, as a tar archive, by another one. The kernel's own messages go to
+# the serial console.
 
 export PATH=/bin
 mount -t proc proc /proc
@@ -25,7 +26,8 @@ await() {
 }
 
 read -r checkout </job/checkout
-await '[ -b /dev/vdc ] && [ -c /dev/vport0p2 ]'
+read -r port </job/port
+await '[ -b /dev/vdc ] && [ -c "$port" ] && [ -c /dev/vport0p2 ]'
 mkdir -p /work /made
 mount -t ext4 /dev/vda /mnt
 mount -t ext4 /dev/vdb /work
@@ -61,6 +63,6 @@ await '[ -c /dev/kvm ]'
 
 chroot /mnt /usr/bin/env -i HOME=/root LANG=C.UTF-8 TERM=linux HIBANA_BOX=1 "PYTHONPATH=$checkout:$checkout/src" \
     "PATH=$checkout/build/bin:$checkout/build/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin" \
-    sh -c 'cd "$1" && exec /run/job/run' box "$checkout" >/dev/vport0p1 2>&1
+    sh -c 'cd "$1" && exec /run/job/run' box "$checkout" <>"$port" >&0 2>&1
 tar -c -C "/work/checkout/build/box-out" . >/dev/vport0p2
 poweroff -f

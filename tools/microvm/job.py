@@ -4,8 +4,11 @@ The serial console is the only way out, so begin and end are marked in its strea
 the kernel says before and after is not the job's output. Any size of command fits, because it is a file.
 """
 
+import os
 import secrets
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,6 +22,7 @@ echo "memory: $(field MemTotal /proc/meminfo)"
 echo "up after $(cut -d' ' -f1 /proc/uptime) s"
 """
 SHELL: Final = ("sh", "-i")
+SERIAL_PORT: Final = "/dev/ttyS0"
 
 
 class Terminal(NamedTuple):
@@ -27,6 +31,16 @@ class Terminal(NamedTuple):
     kind: str
     rows: int
     columns: int
+    device: str = SERIAL_PORT
+    """What it is called inside."""
+
+
+def own_terminal(device: str = SERIAL_PORT) -> Terminal | None:
+    """Describe the terminal that we are on, for a job to have one like it; None unless it is at both ends of us."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return None
+    columns, rows = shutil.get_terminal_size()
+    return Terminal(os.environ.get("TERM", "linux"), rows, columns, device)
 
 
 class Job:
@@ -35,19 +49,20 @@ class Job:
     def __init__(self, command: Sequence[str], terminal: Terminal | None = None) -> None:
         self.word = secrets.token_hex(8)
         self._command = shlex.join(command)
-        self._terminal = terminal
+        self.terminal: Final = terminal
 
     def script(self) -> str:
         """Write what /init runs."""
         begin = f"printf '\\036{self.word} begin\\n'\n"
-        end = f"printf '\\036{self.word} exit %d\\n' $?\n"
-        if terminal := self._terminal:
+        end = f"printf '\\036{self.word} exit %d\\n' $?"
+        if terminal := self.terminal:
             # A session of its own on the real port: /dev/console cannot be a controlling terminal.
             size = f"stty rows {terminal.rows} cols {terminal.columns}\n"
-            run = f"TERM={shlex.quote(terminal.kind)} setsid -c {self._command} <>/dev/ttyS0 >&0 2>&1\n"
-            return f"#!/bin/sh\n{size}{begin}{run}{end}"
+            run = f"TERM={shlex.quote(terminal.kind)} setsid -c {self._command} <>{terminal.device} >&0 2>&1\n"
+            # When its session ends, the kernel hangs up on everybody who has the terminal open.
+            return f"#!/bin/sh\n{size}{begin}{run}{end} >{terminal.device}\n"
         # Output arrives byte for byte as it was written.
-        return f"#!/bin/sh\nstty -opost\n{begin}{self._command} </dev/null\n{end}"
+        return f"#!/bin/sh\nstty -opost\n{begin}{self._command} </dev/null\n{end}\n"
 
     def initrd(self, base: Path, folder: Path) -> Path:
         """Write an initramfs that is `base` with this job in it."""

@@ -16,6 +16,8 @@ CMDLINE: Final = (
     "console=ttyS0 reboot=k panic=1 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd "
     "swiotlb=noforce random.trust_cpu=on"
 )
+DIES_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL")
+"""In front of a command: it ends when the thread that started it does, whatever ended that."""
 _POLL: Final = 0.002
 _LAST_BREATH: Final = 10.0
 

@@ -7,17 +7,23 @@ import termios
 import tty
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from tools.microvm.job import Output
-from tools.microvm.process import Firecracker
 
 _CTRL_A: Final = 0x01
 _PIECE: Final = 65536
 
 
+class Console(NamedTuple):
+    """The descriptors of a machine's console."""
+
+    said: int
+    typed: int
+
+
 class Left(Exception):
-    """The person pressed Ctrl-A x."""
+    """The person pressed Ctrl-A x, or the terminal is gone."""
 
 
 class Keys:
@@ -59,18 +65,21 @@ class RawTerminal:
         termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
 
 
-def relay(vmm: Firecracker, output: Output, keyboard: int | None, verbose: bool) -> None:
-    """Copy both ways until the VMM closes its console; `keyboard` is a raw terminal. Raises Left."""
+def relay(console: Console, output: Output, keyboard: int | None, verbose: bool) -> None:
+    """Copy both ways until the machine closes its console; `keyboard` is a raw terminal. Raises Left."""
     keys = Keys()
     with selectors.DefaultSelector() as selector:
-        selector.register(vmm.stdout, selectors.EVENT_READ)
+        selector.register(console.said, selectors.EVENT_READ)
         if keyboard is not None:
             selector.register(keyboard, selectors.EVENT_READ)
         while True:
             for ready, _ in selector.select():
                 if ready.fd == keyboard:
+                    typed = os.read(keyboard, _PIECE)
+                    if not typed:
+                        raise Left
                     with suppress(BrokenPipeError):  # its end is seen on the other pipe
-                        os.write(vmm.stdin.fileno(), keys.feed(os.read(keyboard, _PIECE)))
+                        os.write(console.typed, keys.feed(typed))
                     continue
                 arrived = os.read(ready.fd, _PIECE)
                 if not arrived:

@@ -26,6 +26,7 @@ _PT_LOAD: Final = 1
 _PT_NOTE: Final = 4
 _XEN_ELFNOTE_PHYS32_ENTRY: Final = 18
 _XEN: Final = b"Xen\0"
+_MOST_SEGMENTS: Final = 64  # real kernels have five
 _LARGEST_NOTES: Final = MIB  # real kernels have some hundred bytes
 
 
@@ -136,8 +137,9 @@ def _list_segments(entry: int, table: bytes, memory_size: int) -> Image:
             segments.append(Segment(offset, size, paddr, align))
         elif kind == _PT_NOTE:
             notes = Segment(offset, size, paddr, align)  # the last one decides
-    # Segments that together exceed RAM must overlap: refuse them rather than copy for minutes.
-    if sum(segment.size for segment in segments) > memory_size:
+    # Segments that together exceed RAM must overlap: refuse them rather than copy for minutes. The same goes for
+    # a heap of tiny ones: each would be looked at for each of the pieces, a million perhaps, of a packed kernel.
+    if len(segments) > _MOST_SEGMENTS or sum(segment.size for segment in segments) > memory_size:
         raise BadKernelImage(cause="Unable to read kernel image")
     return Image(entry, segments, notes)
 

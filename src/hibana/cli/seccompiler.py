@@ -21,6 +21,7 @@ from hibana.errors import (
 from hibana.seccomp import container
 from hibana.seccomp.compiler import ARCHITECTURES, compile_policy
 from hibana.seccomp.policy import Filter, parse
+from hibana.whole_file import open_for_reading, read_to_the_end
 
 _STDERR: Final = 2
 
@@ -67,16 +68,17 @@ def _options(argv: Sequence[str]) -> Namespace:
 
 def _policy(path: str) -> dict[str, Filter]:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_for_reading(path)
     except OSError as error:
         raise PolicyOpenError(cause=os_text(error)) from error
     try:
-        with open(fd, "rb") as file:
-            return parse(file.read())
+        return parse(read_to_the_end(fd))
     except OSError as error:
         raise PolicyReadError(cause=os_text(error)) from error
     except JsonError as error:
         raise PolicyJsonError(cause=error) from error
+    finally:
+        os.close(fd)
 
 
 def _write(path: str, content: bytes) -> None:

@@ -3,6 +3,7 @@
 import os
 
 from hibana.errors import HostFileError, os_text
+from hibana.whole_file import read_whole_file
 
 
 def open_host_file(path: str, flags: int) -> int:
@@ -12,7 +13,7 @@ def open_host_file(path: str, flags: int) -> int:
     the file afterwards does.
     """
     try:
-        fd = os.open(path.encode(), flags | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(_encoded(path), flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise HostFileError(cause=os_text(error)) from error
     os.set_blocking(fd, True)
@@ -21,10 +22,12 @@ def open_host_file(path: str, flags: int) -> int:
 
 def read_host_file(path: str) -> bytes:
     """Read a file from beginning to end. Raises HostFileError."""
-    fd = open_host_file(path, os.O_RDONLY)
     try:
-        return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
-    except OSError as error:
+        return read_whole_file(_encoded(path))
+    except (OSError, ValueError) as error:
         raise HostFileError(cause=os_text(error)) from error
-    finally:
-        os.close(fd)
+
+
+def _encoded(path: str) -> bytes:
+    """Write a name as UTF-8, whatever the locale; one from a command line may hold other bytes, too."""
+    return path.encode("utf-8", "surrogateescape")

@@ -117,7 +117,8 @@ class RateLimiter:
         clock: Clock = time.monotonic_ns,
     ) -> None:
         """Make a limiter with full buckets."""
-        self._timers = timers
+        self.timers: Final = timers
+        """What calls back later."""
         self._clock = clock
         self.bandwidth = self._bucket(bandwidth)
         self.ops = self._bucket(ops)
@@ -172,7 +173,7 @@ class RateLimiter:
 
     def _block(self, seconds: float) -> None:
         self.blocked = True
-        self._timers.after(seconds, self._unblock)
+        self.timers.after(seconds, self._unblock)
 
     def _unblock(self) -> None:
         self.blocked = False

@@ -67,6 +67,7 @@ _PROBE_HEADER: Final = Struct("=BB14x")  # io_uring_probe: last operation, how m
 _PROBE_OP: Final = Struct("=BBHI")  # io_uring_probe_op: operation, reserved, flags, reserved
 _PROBED: Final = 256
 _FD: Final = Struct("=i")
+_NO_FILE: Final = -1
 _FILES_UPDATE: Final = Struct("=I4xQ")  # io_uring_files_update: first index, where the descriptors are
 _SQE: Final = Struct("=BBHiQQIIQ24x")  # io_uring_sqe: opcode, flags, ioprio, fd, off, addr, len, op flags, user_data
 _CQE: Final = Struct("=QiI")  # io_uring_cqe: user_data, res, flags
@@ -127,6 +128,8 @@ class Ring:
         """How many requests may be under way, so that the results of all have a place."""
         self._entries = params.sq_entries
         self._unsubmitted = 0
+        self._place = 0
+        """Where the file is among the two places for files."""
 
     def push(self, operation: int, offset: int, host_addr: int, size: int, user_data: int) -> bool:
         """Queue a request for the next `submit`; False if the submission queue is full."""
@@ -134,7 +137,8 @@ class Ring:
             return False
         tail = self._words[self._sq_tail]
         at = (tail & self._sq_mask) * _SQE.size
-        _SQE.pack_into(self._sqes, at, operation, _SQE_FIXED_FILE, 0, 0, offset, host_addr, size, 0, user_data)
+        file = self._place
+        _SQE.pack_into(self._sqes, at, operation, _SQE_FIXED_FILE, 0, file, offset, host_addr, size, 0, user_data)
         self._words[self._sq_tail] = (tail + 1) & 0xFFFFFFFF
         self._unsubmitted += 1
         return True
@@ -168,15 +172,18 @@ class Ring:
         return results
 
     def exchange(self, file: int) -> None:
-        """Work on another open file from now on; nothing may be under way.
+        """Work on another open file from now on; nothing may be under way. Raises IoUringFileError.
 
-        Raises IoUringFileError, and then has no file at all: the kernel takes the former one away first.
+        The kernel empties a place before it looks at what comes there; so a ring has two places, and the file that it
+        works on stays in its own until the other one has taken its successor.
         """
-        fds = ctypes.create_string_buffer(_FD.pack(file))
+        former = self._place
+        self._put(1 - former, file)
+        self._place = 1 - former
         try:
-            _call(_REGISTER, self._fd, _REGISTER_FILES_UPDATE, _FILES_UPDATE.pack(0, ctypes.addressof(fds)), 1)
-        except OSError as error:
-            raise IoUringFileError(cause=os_text(error)) from error
+            self._put(former, _NO_FILE)
+        except IoUringFileError:
+            pass  # nobody uses it, and the next exchange puts something else there
 
     def close(self) -> None:
         """Give everything back to the kernel; nothing may be under way."""
@@ -196,13 +203,20 @@ class Ring:
         for code, argument, count, failure in (
             (_REGISTER_EVENTFD, _FD.pack(self.eventfd), 1, IoUringEventFdError),
             (_REGISTER_RESTRICTIONS, b"".join(rules), len(rules), IoUringRestrictionsError),
-            (_REGISTER_FILES, _FD.pack(file), 1, IoUringFileError),
+            (_REGISTER_FILES, _FD.pack(file) + _FD.pack(_NO_FILE), 2, IoUringFileError),
             (_REGISTER_ENABLE_RINGS, None, 0, IoUringEnableError),
         ):
             try:
                 _call(_REGISTER, self._fd, code, argument, count)
             except OSError as error:
                 raise failure(cause=os_text(error)) from error
+
+    def _put(self, place: int, file: int) -> None:
+        fds = ctypes.create_string_buffer(_FD.pack(file))
+        try:
+            _call(_REGISTER, self._fd, _REGISTER_FILES_UPDATE, _FILES_UPDATE.pack(place, ctypes.addressof(fds)), 1)
+        except OSError as error:
+            raise IoUringFileError(cause=os_text(error)) from error
 
     def _map(self, params: _Params) -> None:
         size = max(params.sq_array + 4 * params.sq_entries, params.cqes + _CQE.size * params.cq_entries)

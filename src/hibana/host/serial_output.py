@@ -14,7 +14,7 @@ def open_serial_file(path: str) -> int:
     Neither truncated nor appended to; opening a FIFO for reading too needs no reader at the other end.
     """
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
     except (OSError, ValueError) as error:
         raise SerialOutError(cause=os_text(error)) from error
 

@@ -30,6 +30,8 @@ _KVM: Final = ("/dev/kvm", os.makedev(10, 232))
 _URANDOM: Final = ("/dev/urandom", os.makedev(1, 9))
 _USERFAULTFD: Final = "/dev/userfaultfd"
 _MISC_MAJOR: Final = 10
+# Whoever may write in the folder must not choose which file of the host the jailer overwrites, nor let it wait.
+_COPY: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MISC_DEVICES: Final = "/proc/misc"
 
 
@@ -55,8 +57,7 @@ def copy_program(source: str, root: str, owner: Owner) -> None:
     except OSError as error:
         raise JailMetadataError(path=source, cause=os_text(error)) from error
     try:
-        # Whoever may write in the folder must not choose which file of the host the jailer overwrites.
-        copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        copy = os.open(target, _COPY, mode)
     except OSError as error:
         raise JailOpenError(path=target, cause=os_text(error)) from error
     try:

@@ -29,7 +29,7 @@ _OLD_ROOT_MODE: Final = 0o600
 def join_network(path: str) -> None:
     """Enter the network namespace that a file stands for."""
     try:
-        namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        namespace = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would wait for a writer
     except OSError as error:
         raise JailOpenFileError(path=path, cause=os_text(error)) from error
     try:

@@ -5,6 +5,7 @@ thread gets the programs of both categories in one: what a rule of `api` matches
 `vmm`. Without an API there is only `vmm`.
 """
 
+import errno
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,6 +26,7 @@ from hibana.errors import (
 from hibana.seccomp import bpf
 from hibana.seccomp.bpf import Instruction, Label, Step
 from hibana.seccomp.container import SIZE_LIMIT, Program, read
+from hibana.whole_file import open_for_reading, read_to_the_end
 
 VMM: Final = "vmm"
 API: Final = "api"
@@ -74,25 +76,25 @@ def _built_in(engine: str, *, api: bool) -> Filters:
 
 
 def _read(path: str) -> dict[str, Program]:
-    content = _content(path)
-    if len(content) > SIZE_LIMIT:
-        raise FilterFormatError(cause=FilterFileTooLarge(size=len(content)))
     try:
-        return read(content)
-    except FilterFileBroken as error:
-        raise FilterFormatError(cause=error) from error
-
-
-def _content(path: str) -> bytes:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_for_reading(path)
     except OSError as error:
         raise FilterFileError(cause=os_text(error)) from error
     try:
-        with open(fd, "rb") as file:
-            return file.read(SIZE_LIMIT + 1)
+        return read(_content(fd))
+    except (FilterFileBroken, FilterFileTooLarge, FilterReadError) as error:
+        raise FilterFormatError(cause=error) from error
+    finally:
+        os.close(fd)
+
+
+def _content(fd: int) -> bytes:
+    try:
+        return read_to_the_end(fd, SIZE_LIMIT)
     except OSError as error:
-        raise FilterFormatError(cause=FilterReadError(cause=os_text(error))) from error
+        if error.errno == errno.EFBIG:
+            raise FilterFileTooLarge(size=max(os.fstat(fd).st_size, SIZE_LIMIT + 1)) from error
+        raise FilterReadError(cause=os_text(error)) from error
 
 
 def _checked(programs: Mapping[str, Program]) -> dict[str, Program]:

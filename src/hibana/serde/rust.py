@@ -16,8 +16,11 @@ def quoted(text: str) -> str:
 
 
 def floating(value: float) -> str:
-    """Write a float with the fewest digits that read back as the same number: `1.5`, `2.0`, `1e+20`."""
+    """Write a float with the fewest digits that read back as the same number: `1.5`, `2.0`, `0.00001`, `1e+20`."""
     digits, mark, exponent = repr(value).partition("e")
+    if exponent == "-05":  # where Python begins to write exponents; serde_json does one later
+        sign, figures = ("-", digits[1:]) if value < 0 else ("", digits)
+        return f"{sign}0.0000{figures.replace('.', '')}"
     return f"{digits}e{int(exponent):+d}" if mark else digits
 
 

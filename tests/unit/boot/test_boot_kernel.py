@@ -166,6 +166,18 @@ def test_segments_that_can_only_overlap_are_refused_before_they_are_copied(memor
     assert writes == []
 
 
+@pytest.mark.parametrize(("segments", "accepted"), [(64, True), (65, False)])
+def test_a_kernel_is_not_a_heap_of_splinters(memory: GuestMemory, segments: int, accepted: bool) -> None:
+    """Each of which would be looked at for each of a million pieces that a packed kernel may be made of."""
+    image = elf_header(ENTRY, segments) + program_header(1, 0, ENTRY, 4, 4) * segments
+    for each in (image, bzimage(COMPRESSIONS["lz4"](image))):
+        if accepted:
+            load(memory, each)
+            assert memory.read(ENTRY, 4) == b"\x7fELF"
+        else:
+            assert refusal(memory, each).endswith("Unable to read kernel image")
+
+
 def test_a_later_segment_wins_where_two_overlap(memory: GuestMemory) -> None:
     load(memory, elf(Load(ENTRY, b"first"), Load(ENTRY + 2, b"2nd")))
     assert memory.read(ENTRY, 6) == b"fi2nd\0"

@@ -152,6 +152,26 @@ def test_a_question_is_answered_without_even_a_log(
     assert world.story == []
 
 
+def test_growing_the_table_of_descriptors_leaves_open_ones_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = os.pipe()
+    try:
+        monkeypatch.setattr(os, "sysconf", lambda _: pipe[0] + 1)
+        firecracker._grow_descriptor_table()
+        os.write(pipe[1], b"still there")
+        assert os.read(pipe[0], 20) == b"still there"
+    finally:
+        for fd in pipe:
+            os.close(fd)
+
+
+@pytest.mark.parametrize("limit", [-1, 1, 2, 256, 1 << 30])
+def test_growing_the_table_of_descriptors_opens_none(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "sysconf", lambda _: limit)
+    firecracker._grow_descriptor_table()
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_a_jail_has_no_dev_null_and_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "devnull", "/nowhere")
     firecracker._open_closed_standard_streams()

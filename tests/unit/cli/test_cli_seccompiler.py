@@ -124,6 +124,7 @@ def test_files_and_targets_that_are_not_there_are_named() -> None:
     missing = "No such file or directory (os error 2)"
     assert refusal("-t", "x86_64", "-i", "nowhere") == f"Cannot open input file: {missing}"
     assert refusal("-t", "x86_64", "-i", ".") == "Cannot read input file: Is a directory (os error 21)"
+    assert refusal("-t", "x86_64", "-i", "/dev/zero") == "Cannot read input file: File too large (os error 27)"
     assert refusal("-t", "riscv64", "-i", policy({})) == "Cannot parse arch: riscv64"
     assert refusal("-t", "x86_64", "-i", policy({}), "-o", "no/where") == f"Cannot create output file: {missing}"
 

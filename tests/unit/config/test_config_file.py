@@ -158,6 +158,7 @@ def test_drives_and_boot_source_are_required(complete: dict[str, Any], resources
     [
         ({"machine-config": {"vcpu_count": 0, "mem_size_mib": 1}}, "VM config error: The number of vCPUs must be "),
         ({"cpu-config": "/nowhere"}, "File operation error: No such file or directory (os error 2)"),
+        ({"cpu-config": "/dev/zero"}, "File operation error: File too large (os error 27)"),
         (
             {"boot-source": {"kernel_image_path": "/nowhere"}},
             "Boot source error: The kernel file cannot be opened: No such file or directory (os error 2)",

@@ -34,6 +34,19 @@ def test_opening_a_fifo_waits_for_nobody(tmp_path: Path) -> None:
     os.close(fd)
 
 
+def test_a_file_may_have_any_name(tmp_path: Path) -> None:
+    """Command lines are bytes; those that are no UTF-8 come to us in Python's disguise."""
+    path = os.fsdecode(bytes(tmp_path) + b"/\xff\xe9")
+    Path(path).write_bytes(b"content")
+    assert read_host_file(path) == b"content"
+    os.close(open_host_file(path, os.O_RDONLY))
+
+
 def test_reading_a_directory_is_an_error_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(HostFileError, match=r"^Is a directory \(os error 21\)$"):
         read_host_file(str(tmp_path))
+
+
+def test_reading_a_file_without_an_end_is_an_error_with_a_sentence() -> None:
+    with pytest.raises(HostFileError, match=r"^File too large \(os error 27\)$"):
+        read_host_file("/dev/zero")

@@ -3,7 +3,9 @@
 import ctypes
 import errno
 import os
+import select
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Final
 
 import pytest
@@ -116,22 +118,68 @@ def test_an_operation_that_is_not_on_the_list_is_refused(make_ring: Callable[...
 
 def test_another_file_takes_the_place_of_the_first(make_ring: Callable[..., Ring]) -> None:
     ring, room = make_ring(), Room(bytes(5))
+    for content in (b"OTHER", b"THIRD"):
+        exchange_for(ring, content)
+        ring.push(READ, 0, room.addr, 5, 1)
+        ring.submit(wait_for=1)
+        assert (ring.reap(), room.content) == ([(1, 5)], content)
+
+
+def exchange_for(ring: Ring, content: bytes) -> None:
+    """Give a ring a file with some content, which nobody else has open."""
     other = os.memfd_create("other")
-    os.write(other, b"OTHER")
+    os.write(other, content)
     ring.exchange(other)
     os.close(other)
+
+
+def test_a_file_that_is_not_open_is_refused_and_the_ring_keeps_its_own(make_ring: Callable[..., Ring]) -> None:
+    ring, room = make_ring(), Room(bytes(5))
+    for _ in range(3):
+        with pytest.raises(IoUringFileError, match=r"Could not register file: Bad file descriptor \(os error 9\)"):
+            ring.exchange(999)
+        ring.push(READ, 0, room.addr, 5, 1)
+        ring.submit(wait_for=1)
+        assert (ring.reap(), room.content) == ([(1, 5)], CONTENT[:5])
+
+
+def test_a_file_that_cannot_be_let_go_does_not_keep_the_next_one_away(
+    make_ring: Callable[..., Ring], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring, room, real, calls = make_ring(), Room(bytes(5)), io_uring._call, count()
+
+    def exhausted_at_the_second_call(number: int, fd: int, *arguments: object) -> int:
+        if next(calls):
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return real(number, fd, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(io_uring, "_call", exhausted_at_the_second_call)
+        exchange_for(ring, b"OTHER")
+    assert next(calls) == 2
     ring.push(READ, 0, room.addr, 5, 1)
     ring.submit(wait_for=1)
     assert (ring.reap(), room.content) == ([(1, 5)], b"OTHER")
 
 
-def test_a_file_that_is_not_open_is_refused_and_the_ring_has_none(make_ring: Callable[..., Ring]) -> None:
-    ring, room = make_ring(), Room(bytes(5))
-    with pytest.raises(IoUringFileError, match=r"Could not register file: Bad file descriptor \(os error 9\)"):
-        ring.exchange(999)
-    ring.push(READ, 0, room.addr, 5, 1)
-    ring.submit(wait_for=1)
-    assert ring.reap() == [(1, -errno.EBADF)]
+def test_a_file_that_was_exchanged_is_let_go(make_ring: Callable[..., Ring]) -> None:
+    """As the reader of a pipe finds out when the last of its writers is gone."""
+    ring = make_ring()
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    ring.exchange(writer)
+    os.close(writer)
+    exchange_for(ring, b"OTHER")
+    wait_for(lambda: select.select([reader], [], [], 0.1)[0])
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def wait_for(is_so: Callable[[], object]) -> None:
+    """The kernel takes its time to let go."""
+    for _ in range(200):
+        if is_so():
+            return
+    raise AssertionError("it never happens")
 
 
 @pytest.mark.parametrize(

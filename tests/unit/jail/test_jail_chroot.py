@@ -62,6 +62,12 @@ def test_neither_a_symbolic_nor_a_hard_link_leads_to_another_file(program: Path,
     assert precious.read_bytes() == b"precious"
 
 
+def test_a_fifo_in_the_programs_place_is_refused_and_not_waited_for(program: Path, room: Path) -> None:
+    copy = room / "program"
+    os.mkfifo(copy)
+    assert refused(program, room) == f"Failed to open {copy}: No such device or address (os error 6)"
+
+
 def test_a_place_where_no_file_can_be(program: Path, room: Path) -> None:
     (room / "program").mkdir()
     assert refused(program, room) == f"Failed to open {room / 'program'}: Is a directory (os error 21)"

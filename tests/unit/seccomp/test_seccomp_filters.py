@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hibana import whole_file
 from hibana.errors import SeccompError
 from hibana.seccomp import bpf, container, filters
 from hibana.seccomp.compiler import ARCHITECTURES, answer, compile_filter
@@ -74,6 +75,28 @@ def test_there_are_three_categories(categories: str, sentence: str, tmp_path: Pa
     with pytest.raises(SeccompError) as refused:
         filters.from_file(path, api=False)
     assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        (None, "Filter file open error: No such file or directory (os error 2)"),
+        (123456, "Filter deserialization failed: Input size 123456 exceeds limit of 100000 bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_read_as_a_whole_is_refused(size: int | None, sentence: str, tmp_path: Path) -> None:
+    if size is not None:
+        (tmp_path / "filters").write_bytes(bytes(size))
+    with pytest.raises(SeccompError) as refused:
+        filters.from_file(str(tmp_path / "filters"), api=False)
+    assert str(refused.value) == f"Seccomp error: {sentence}"
+
+
+def test_a_fifo_that_nobody_writes_into_is_no_filter_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole_file, "_PATIENCE_S", 0.05)
+    os.mkfifo(tmp_path / "filters")
+    with pytest.raises(SeccompError, match=r"Failed to read input: Operation timed out \(os error 110\)"):
+        filters.from_file(str(tmp_path / "filters"), api=False)
 
 
 def test_none_are_none() -> None:

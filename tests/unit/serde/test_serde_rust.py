@@ -23,7 +23,20 @@ def test_strings_are_quoted_and_escaped(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(1.5, "1.5"), (2.0, "2.0"), (-0.0, "-0.0"), (1e20, "1e+20"), (1.5e-7, "1.5e-7")]
+    ("value", "shown"),
+    [
+        (1.5, "1.5"),
+        (2.0, "2.0"),
+        (-0.0, "-0.0"),
+        (1e15, "1000000000000000.0"),
+        (1e16, "1e+16"),
+        (1e20, "1e+20"),
+        (1e-4, "0.0001"),
+        (1e-5, "0.00001"),
+        (-1.25e-5, "-0.0000125"),
+        (1e-6, "1e-6"),
+        (1.5e-7, "1.5e-7"),
+    ],
 )
 def test_floats_have_the_fewest_digits_and_a_point(value: float, shown: str) -> None:
     assert floating(value) == shown

@@ -23,6 +23,12 @@ def test_a_guest_that_makes_no_exits_is_no_figure() -> None:
         lock.summary(Case(1000, 1, True, 0.005), [Run([7.0], done=1)], seconds=1, alone=1)
 
 
+@pytest.mark.parametrize(("silent", "told"), [(0, 5), (9, 5), (10, 0)])
+def test_a_run_in_which_nobody_got_anywhere_is_repeated_for_a_while(silent: int, told: int) -> None:
+    runs = [Run([], done=1)] * silent + [Run([7.0] * 5, done=1)]
+    assert len(lock._first_telling(iter(runs).__next__).exits) == told
+
+
 def test_people_get_a_line_for_each_situation_and_what_is_left_for_a_busy_loop() -> None:
     figures = {
         Case(tick, 2, busy, interval): Figures(10.2, 5 * interval * 1e6, 1234.4, 0.876)

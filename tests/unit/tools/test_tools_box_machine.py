@@ -1,17 +1,23 @@
 """The box, with a QEMU that is a shell script: what counts as the command's end, and what as the box's."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tools.box.machine import Box, Broken, Disks, qemu
+from tools.box.machine import PORT, Box, Broken, Disks, qemu
 from tools.dev import places
 from tools.guest import cpio
-from tools.microvm.job import Job
+from tools.microvm.job import Job, Terminal
+from tools.microvm.relay import Left
 
 DISKS = Disks(Path("/system"), Path("/check,out"), Path("/made"))
-Start = Callable[[str], Box]
+Start = Callable[..., Box]
 
 
 @pytest.fixture
@@ -19,8 +25,8 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Start]:
     """Start a box whose QEMU is a script; `begin` and `end CODE` write the marks of the job."""
     started: list[Box] = []
 
-    def start_one(script: str) -> Box:
-        job = Job(["true"])
+    def start_one(script: str, terminal: Terminal | None = None) -> Box:
+        job = Job(["true"], terminal)
         program = tmp_path / "qemu-system-x86_64"
         marks = (
             f"begin() {{ printf '\\036{job.word} begin\\n'; }}\nend() {{ printf '\\036{job.word} exit %d\\n' $1; }}\n"
@@ -80,15 +86,110 @@ def test_a_box_that_stays_on_after_its_command_is_broken(start: Start, monkeypat
         run(start("begin; end 0; exec sleep 600"))
 
 
-def test_the_box_knows_what_to_do_and_where(start: Start, tmp_path: Path) -> None:
-    run(start("begin; end 0"))
+@pytest.mark.parametrize(("terminal", "port"), [(None, b"/dev/vport0p1\n"), (Terminal("vt", 2, 3), b"/dev/hvc0\n")])
+def test_the_box_knows_what_to_do_and_where(
+    start: Start, tmp_path: Path, terminal: Terminal | None, port: bytes
+) -> None:
+    run(start("begin; end 0", terminal))
     initrd = (tmp_path / "initrd.cpio").read_bytes()
     assert b"job/run\0" in initrd
     assert f"{places.ROOT}\n".encode() in initrd
+    assert port in initrd
+
+
+# --- a person ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keyboard() -> Iterator[Callable[[bytes], int]]:
+    """Type something, and give the descriptor from which it can be read; the person stays there."""
+    ends: list[int] = []
+
+    def typed(keys: bytes) -> int:
+        ends.extend(os.pipe())
+        os.write(ends[-1], keys)
+        return ends[-2]
+
+    yield typed
+    for fd in ends:
+        os.close(fd)
+
+
+def test_a_person_speaks_with_the_command_until_the_box_is_off(
+    start: Start, keyboard: Callable[[bytes], int], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    box = start("begin; read -r line; echo you said $line; end 5; echo off", Terminal("vt", 2, 3))
+    box.boot()
+    assert box.converse(keyboard(b"hello\n")) == 5
+    assert capfdbinary.readouterr().out == b"you said hello\n"
+
+
+def test_a_person_may_leave(start: Start, keyboard: Callable[[bytes], int]) -> None:
+    box = start("begin; exec sleep 600", Terminal("vt", 2, 3))
+    box.boot()
+    with pytest.raises(Left):
+        box.converse(keyboard(b"ls\x01x"))
+
+
+def test_a_box_that_goes_off_under_a_persons_hands_is_broken(start: Start, keyboard: Callable[[bytes], int]) -> None:
+    box = start("begin; read -r line", Terminal("vt", 2, 3))
+    box.boot()
+    with pytest.raises(Broken, match="before the command had ended"):
+        box.converse(keyboard(b"\n"))
+
+
+# --- the end of those who wait for it ---------------------------------------------------------------------------------
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from tools.box.machine import Box, Disks
+from tools.dev import places
+from tools.microvm.job import Job
+places.GUEST = Path(sys.argv[1])
+Box(Job(["true"]), Disks(Path(), Path(), Path()), places.GUEST, 1)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_the_box_ends_with_those_who_started_it_however_they_end(tmp_path: Path, number: signal.Signals) -> None:
+    program = tmp_path / "qemu-system-x86_64"
+    program.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; exec sleep 600\n")
+    program.chmod(0o755)
+    (tmp_path / "box.cpio").touch()
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], cwd=places.ROOT, env=os.environ | path)
+    try:
+        wait_for((tmp_path / "pid").exists)
+    finally:
+        owner.send_signal(number)
+        owner.wait()
+    pid = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not is_alive(pid))
+
+
+def is_alive(pid: int) -> bool:
+    """Look whether a process runs; who has ended may wait for its new parent to notice."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for(is_so: Callable[[], object]) -> None:
+    for _ in range(3000):
+        if is_so():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it never happens")
+
+
+# --- QEMU's command line ----------------------------------------------------------------------------------------------
 
 
 def test_disks_come_in_the_order_that_init_expects_and_are_never_written(tmp_path: Path) -> None:
-    command = qemu(Path("/kernel"), Path("/initrd"), DISKS, tmp_path, 2)
+    command = qemu(Path("/kernel"), Path("/initrd"), DISKS, tmp_path, 2, PORT)
     drives = [word for word in command if word.startswith("if=virtio")]
     assert [drive.rpartition("file=")[2] for drive in drives] == ["/system", "/check,,out", "/made"]
     assert all("snapshot=on" in drive for drive in drives)

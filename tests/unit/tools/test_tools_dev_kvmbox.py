@@ -42,9 +42,14 @@ def test_a_command_keeps_its_own_options() -> None:
     assert order == Order(["ls", "--smp", "-l", "--", "x"], smp=2, keep=True)
 
 
-def test_without_a_command_there_is_nothing_to_do() -> None:
-    with pytest.raises(SystemExit):
-        kvmbox._parse(["--smp", "2"])
+@pytest.mark.parametrize("arguments", [[], ["--smp", "2"], ["--"]])
+def test_without_a_command_and_a_terminal_there_is_nothing_to_do(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        kvmbox._parse(arguments)
+    assert end.value.code == 2
+    assert "say what to run, behind `--`: a shell needs a terminal" in capsys.readouterr().err
 
 
 def test_a_command_that_fails_is_not_run_again(starts: list[int | Broken]) -> None:

@@ -70,3 +70,9 @@ def test_a_terminal_has_its_size_and_kind() -> None:
     script = Job(["sh", "-i"], Terminal("xterm", 50, 132)).script()
     assert "stty rows 50 cols 132\n" in script
     assert "TERM=xterm setsid -c sh -i <>/dev/ttyS0" in script
+
+
+def test_the_end_is_told_to_a_terminal_that_was_hung_up_meanwhile() -> None:
+    """As the kernel does when the session on it ends: who had it open before reaches nobody any more."""
+    script = Job(["sh"], Terminal("xterm", 50, 132, device="/dev/hvc0")).script()
+    assert script.splitlines()[-1].endswith("exit %d\\n' $? >/dev/hvc0")

@@ -18,12 +18,13 @@ from hibana.config.rate_limit import RateLimiterConfig, TokenBucketConfig
 from hibana.config.resources import Resources
 from hibana.devices.mmds.store import Store
 from hibana.devices.virtio.block_request import IN, OK
-from hibana.errors import ActionError, IoUringFileError, VirtioDriveError
-from hibana.host import io_uring
+from hibana.errors import ActionError, VirtioDriveError
+from hibana.host.io_uring import Ring
 from hibana.observe.metrics_groups import METRICS
 from hibana.testing.disk import grant_async
 from hibana.testing.net import open_fake_tap
 from hibana.testing.virtio import Driver
+from hibana.vmm import attached
 from hibana.vmm.attached import AttachedDrive
 from hibana.vmm.running import Running
 from hibana.vmm.verbs import Call, perform
@@ -189,22 +190,24 @@ def test_a_read_only_drive_stays_read_only(tmp_path: Path) -> None:
 def test_a_ring_that_takes_no_other_file_leaves_the_drive_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(tmp_path, io_engine="Async")
+    """The kernel refuses rings as files of rings, and nothing else that can be opened."""
+    bench, other = Bench(tmp_path, io_engine="Async"), Ring(1, 0, ())
     before = open_files()
     with monkeypatch.context() as patched:
-        patched.setattr(io_uring.Ring, "exchange", _refuse)
-        assert bench.refusal(path_on_host=str(bench.images["b"])) == (
-            "Drive config error: Unable to patch the block device: Block: Virtio backend error: Error coming from the"
-            " IO engine: Async error: IoUring: Could not register file: Operation not permitted (os error 1)"
-            " Please verify the request arguments."
-        )
+        patched.setattr(attached, "open_backing_file", lambda *_: (os.dup(other._fd), 512))
+        for _ in range(2):
+            assert bench.refusal(path_on_host=str(bench.images["b"])) == (
+                "Drive config error: Unable to patch the block device: Block: Virtio backend error: Error coming from"
+                " the IO engine: Async error: IoUring: Could not register file: Bad file descriptor (os error 9)"
+                " Please verify the request arguments."
+            )
     assert open_files() == before
+    assert bench.drive.config.path_on_host == str(bench.images["a"])
     assert bench.read() == b"a" * 512
+    bench.patch(path_on_host=str(bench.images["b"]))
+    assert bench.read() == b"b" * 512
     bench.close()
-
-
-def _refuse(_ring: io_uring.Ring, _file: int) -> None:
-    raise IoUringFileError(cause="Operation not permitted (os error 1)")
+    other.close()
 
 
 @pytest.mark.parametrize(("cache_type", "flushes"), [("Unsafe", 0), ("Writeback", 1)])

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import msgspec
-
+from hibana.devices.mmds.text import compact
 from hibana.errors import MmdsDoesNotFit, MmdsNotInitialized
 
 
@@ -36,10 +35,10 @@ class Store:
 
     def render(self) -> bytes:
         """Give the value as compact JSON, keys sorted."""
-        return msgspec.json.encode(self.get(), order="deterministic")
+        return compact(self.get())
 
     def _check_size(self, value: Any) -> None:
-        if len(msgspec.json.encode(value)) > self._limit:
+        if len(compact(value)) > self._limit:
             raise MmdsDoesNotFit
 
 

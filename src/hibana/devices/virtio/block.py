@@ -36,6 +36,7 @@ from hibana.devices.virtio.block_request import (
 )
 from hibana.devices.virtio.device import EVENT_IDX, VirtioDevice
 from hibana.devices.virtio.queue import WRITE, Chain, Descriptor
+from hibana.devices.virtio.turn import ROUNDS, Turn
 from hibana.errors import GuestFault, os_text
 from hibana.observe import log
 from hibana.observe.metrics_groups import METRICS
@@ -54,6 +55,8 @@ Request = tuple[int, int, int, int, int, list[Piece]]
 A plain tuple, because one is made for every request; a piece is under way when it is the first of those left.
 """
 
+_AGAIN: Final = 4
+"""How often the queue is served anew, in one go, because a busy disk has room again."""
 _HEAD: Final = 0
 _KIND: Final = 1
 _OFFSET: Final = 3
@@ -119,6 +122,8 @@ class Block(VirtioDevice):
         super().__init__(drive_id, features)
         self.limiter = limiter
         limiter.on_ready = self.guarded(self._limiter_is_ready)
+        self._turn = Turn(limiter.timers)
+        self._turn.on_begin = self.guarded(self._go_on_taking)
         self._writeback = writeback
         self._metrics = METRICS.block[drive_id]
         self._disk_is_busy = False
@@ -143,9 +148,14 @@ class Block(VirtioDevice):
         return super().reset()
 
     def drain(self) -> None:
-        """Wait for what is under way, and answer it."""
-        while completions := self._disk.drain():
+        """Wait for what is under way, and answer it, and what had to wait for that, unless there is no end of it."""
+        for _ in range(_AGAIN):
+            if not (completions := self._disk.drain()):
+                return
             self._completed(completions)
+        while completions := self._disk.drain():
+            self._hand_over(self._collect(completions))
+        self._turn.end()
 
     def replace_disk(self, disk: Disk) -> None:
         """Go on with another disk, whose size may differ: tell the driver. The former one is idle then."""
@@ -190,25 +200,36 @@ class Block(VirtioDevice):
         self._metrics.rate_limiter_event_count += 1
         self._take()
 
+    def _go_on_taking(self) -> None:
+        if not (self.limiter.blocked or self._disk_is_busy):
+            self._take()
+
     # --- the usual request ------------------------------------------------------------------------------------------
 
     def _take(self) -> None:
         """Serve the queue, and once more if a busy disk has room again."""
-        while self._serve_queue() and not self._disk_is_busy:
-            pass
+        for _ in range(_AGAIN):
+            if not self._serve_queue() or self._disk_is_busy:
+                break
+        else:
+            self._turn.end()
 
     def _serve_queue(self) -> bool:
-        """Serve chains until there are none, or limiter or disk want a break; True if it was the disk."""
+        """Serve chains until there are none, or limiter, disk or others want a break; True if it was the disk."""
         queue = self.queues[0]
         waiting = queue.pending()
         taken = answered = left = 0
         try:
-            while not left and (chains := queue.take() or (queue.arm() and queue.take())):
+            for _ in range(ROUNDS):
+                if left or not (chains := queue.take() or (queue.arm() and queue.take())):
+                    break
                 left, answers = self._serve_chains(chains)
                 if left:
                     queue.give_back(left)
                 answered += answers
                 taken += len(chains) - left + bool(left)
+            else:
+                self._turn.end()
             disk_was_busy = self._disk_is_busy
         finally:
             known = min(taken, waiting)

@@ -67,6 +67,8 @@ class Net(VirtioDevice):
         self._receive = self.guarded(self._receiver.frames_arrived)
         rx_limiter.on_ready = self.guarded(self._receiver.limiter_ready)
         tx_limiter.on_ready = self.guarded(self._transmitter.limiter_ready)
+        self._receiver.turn.on_begin = self.guarded(self._receiver.go_on)
+        self._transmitter.turn.on_begin = self.guarded(self._transmitter.go_on)
 
     def activate(self, memory: GuestMemory, queues: Sequence[Queue], irq: Interrupt, acked: int) -> None:
         """Begin to work. Raises VmmError when the cable cannot do what the driver accepted."""

@@ -24,6 +24,7 @@ from typing import Final
 from hibana.devices.rate_limiter import RateLimiter
 from hibana.devices.virtio.frames import HEADER_SIZE, LARGEST_FRAME, NUM_BUFFERS_AT, Frames
 from hibana.devices.virtio.queue import WRITE, Chain, Descriptor, Queue
+from hibana.devices.virtio.turn import ROUNDS, Turn
 from hibana.errors import GuestFault, os_text
 from hibana.memory.guest import GuestMemory
 from hibana.observe import log
@@ -57,6 +58,7 @@ class Receiver:
         self._on_frames = on_frames
         self._listening = False
         self._failures = 0
+        self.turn: Final = Turn(limiter.timers)
         self._forget()
 
     def _forget(self) -> None:
@@ -106,6 +108,11 @@ class Receiver:
         """Hear from the limiter that frames may come again. Raises GuestFault."""
         self._metrics.rx_event_rate_limiter_count += 1
         self._process()
+
+    def go_on(self) -> None:
+        """Begin another turn. Raises GuestFault."""
+        if not self._limiter.blocked:
+            self._process()
 
     def _listen(self, wanted: bool) -> None:
         if wanted and not self._listening:
@@ -161,12 +168,19 @@ class Receiver:
             self._count(frames, received)
 
     def _take_chains(self) -> bool:
-        """Take all chains that there are; tell whether the largest frame fits now. Raises GuestFault."""
+        """Take all chains that there are; tell whether the largest frame fits now. Raises GuestFault.
+
+        A driver that offers chains as fast as they are sent back as no good gets no further than to the end of a turn.
+        """
         queue = self._queue
         left = 0
-        while not left and (chains := queue.take() or (queue.arm() and queue.take())):
+        for _ in range(ROUNDS):
+            if left or not (chains := queue.take() or (queue.arm() and queue.take())):
+                break
             left = self._keep_chains(chains)
             queue.give_back(left)
+        else:
+            self.turn.end()
         return self._size >= LARGEST_FRAME
 
     def _keep_chains(self, chains: list[Chain]) -> int:

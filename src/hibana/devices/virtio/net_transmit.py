@@ -11,6 +11,7 @@ from typing import Final
 from hibana.devices.rate_limiter import RateLimiter
 from hibana.devices.virtio.frames import HEADER_SIZE, LARGEST_FRAME, Frames
 from hibana.devices.virtio.queue import WRITE, Chain, Queue
+from hibana.devices.virtio.turn import ROUNDS, Turn
 from hibana.errors import GuestFault, os_text
 from hibana.memory.guest import GuestMemory
 from hibana.observe import log
@@ -34,6 +35,7 @@ class Transmitter:
         self._limiter = limiter
         self._metrics = metrics
         self._mac = mac
+        self.turn: Final = Turn(limiter.timers)
 
     def activate(self, memory: GuestMemory, queue: Queue, interrupt: Callable[[], None]) -> None:
         """Take over the transmit queue."""
@@ -54,17 +56,26 @@ class Transmitter:
         self._metrics.tx_rate_limiter_event_count += 1
         self._process()
 
+    def go_on(self) -> None:
+        """Begin another turn. Raises GuestFault."""
+        if not self._limiter.blocked:
+            self._process()
+
     def _process(self) -> None:
-        """Send what is in the queue, up to the frame that the limiter refuses."""
+        """Send what is in the queue, up to the frame that the limiter refuses or to the end of the turn."""
         queue = self._queue
         waiting = queue.pending()
         taken = left = 0
         try:
-            while not left and (chains := queue.take() or (queue.arm() and queue.take())):
+            for _ in range(ROUNDS):
+                if left or not (chains := queue.take() or (queue.arm() and queue.take())):
+                    break
                 left = self._send_chains(chains)
                 if left:
                     queue.give_back(left)
                 taken += len(chains) - left
+            else:
+                self.turn.end()
         finally:
             if queue.publish():
                 self._interrupt()

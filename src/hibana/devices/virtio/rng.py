@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 from hibana.devices.rate_limiter import RateLimiter
 from hibana.devices.virtio.device import VirtioDevice
 from hibana.devices.virtio.queue import MAX_SIZE, WRITE, Chain, Descriptor
+from hibana.devices.virtio.turn import ROUNDS, Turn
 from hibana.errors import GuestFault
 from hibana.observe import log
 from hibana.observe.metrics_groups import METRICS
@@ -31,6 +32,8 @@ class Rng(VirtioDevice):
         self._limiter = limiter
         self._source = source
         limiter.on_ready = self.guarded(self._limiter_ready)
+        self.turn: Final = Turn(limiter.timers)
+        self.turn.on_begin = self.guarded(self._go_on)
 
     def notify(self, index: int) -> None:
         """Answer what is in the queue, unless the limiter says to wait."""
@@ -49,13 +52,21 @@ class Rng(VirtioDevice):
         _COUNTERS.rate_limiter_event_count += 1
         self._process()
 
+    def _go_on(self) -> None:
+        if not self._limiter.blocked:
+            self._process()
+
     def _process(self) -> None:
         queue = self.queues[0]
         left = 0
         try:
-            while not left and (chains := queue.take()):
+            for _ in range(ROUNDS):
+                if left or not (chains := queue.take()):
+                    break
                 left = self._answer_chains(chains)
                 queue.give_back(left)
+            else:
+                self.turn.end()
         finally:
             if queue.publish():
                 self.irq.used(0)

@@ -30,6 +30,14 @@ def test_keys_are_shown_in_order_at_every_level() -> None:
     assert store.render() == '{"B":null,"a":1.5,"b":{"a":[{"x":2,"y":1}],"z":1,"é":2}}'.encode()
 
 
+def test_the_limit_is_for_the_text_that_is_shown() -> None:
+    store = Store(len("[1e+16]"))
+    store.put([1e16])
+    assert store.render() == b"[1e+16]"
+    with pytest.raises(MmdsDoesNotFit):
+        Store(len("[1e16]")).put([1e16])
+
+
 def test_a_patch_needs_something_to_patch() -> None:
     with pytest.raises(MmdsNotInitialized):
         Store(100).patch({})
