@@ -118,7 +118,7 @@ def test_every_rule_says_what_it_is_for(machine: str, engine: str) -> None:
             assert rule.get("comment"), rule
 
 
-OPEN_AS_PATCH_DOES: Final = os.O_NONBLOCK | os.O_CLOEXEC
+OPEN_AS_PATCH_DOES: Final = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 NUMBERS_OF_THE_CODE: Final = [
     *(("soft", "vcpu", "tgkill", 2, number) for number in (alarm.SIGNAL, signal.SIGABRT)),
     *(("kvm", "vcpu", "tgkill", 2, number) for number in (kick.SIGNAL, signal.SIGABRT)),
