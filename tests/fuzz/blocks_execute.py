@@ -186,7 +186,7 @@ def _user_code(g: Generator) -> None:
     frame, offset = functions.slot(g)
     address = at(U, frame, offset)
     if g.chance(0.5):
-        write_function(g, at(g.pick((K, L, U)), frame, offset), functions.function(g.dice))
+        write_function(g, at(g.pick(g.regions), frame, offset), functions.function(g.dice))
         g.serialize()
 
     def body() -> None:
@@ -196,7 +196,7 @@ def _user_code(g: Generator) -> None:
             call(g, address)
 
     in_user_mode(g, body)
-    call(g, at(g.pick((K, L, U)), frame, offset))
+    call(g, at(g.pick(g.regions), frame, offset))
     if g.chance(0.5):
         in_user_mode(g, body)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
+from tests.fuzz.cpus import CMPXCHG_32, LOCKED_NEG
 from tests.fuzz.encoder import R12, R14, RAX, RBX, RCX, RDX, RSP
 from tests.fuzz.generator import AF, ARITHMETIC, CF, OF, PF, SF, ZF, Generator
 
@@ -11,6 +12,8 @@ _WIDE: Final = (2, 4, 8)
 _ADC, _SBB, _CMP = 2, 3, 7
 _LOGIC: Final = (1, 4, 6)
 _RCL, _RCR = 2, 3
+_NEG: Final = 3
+_CMPXCHG: Final = 2
 
 Form = Callable[[Generator], None]
 
@@ -58,12 +61,12 @@ def unary(g: Generator) -> None:
     if g.chance(0.5):
         code.dr(opcode, digit, g.free(), size)
     else:
-        if g.chance(0.3):
+        if g.chance(0.3) and (digit != _NEG or changes or g.may(LOCKED_NEG)):
             code.lock()
         code.dm(opcode, digit, R12, g.reach(size), size)
     if changes:
         g.flags(ARITHMETIC & ~CF)
-    elif digit == 3:
+    elif digit == _NEG:
         g.flags(ARITHMETIC)
 
 
@@ -255,6 +258,8 @@ def exchange(g: Generator) -> None:
     size, code, kind = g.pick(_SIZES), g.code, g.below(3)
     opcode = (_wide(size, 0x86), b"\x0f" + _wide(size, 0xC0), b"\x0f" + _wide(size, 0xB0))[kind]
     if g.chance(0.4):
+        if kind == _CMPXCHG and size == 4 and not g.may(CMPXCHG_32):
+            size = 8
         code.rr(opcode, g.free(), g.free(), size)
     else:
         if g.chance(0.5):

@@ -41,7 +41,7 @@ def _needed_history(pair: Pair, seed: int, earliest: int) -> int | None:
 
 def _minimise(pair: Pair, seed: int) -> set[int]:
     """Leave out every block without which the program still ends differently; largest pieces first."""
-    total = len(generate(seed).names)
+    total = len(generate(seed, pair.kind).names)
     without: set[int] = set()
     size = total // 2
     while size:
@@ -60,7 +60,8 @@ def _describe(pair: Pair, seed: int, without: set[int]) -> str:
             break
     found = compare(first, second)
     lines = [f"  {what}: {one} | {other}" for what, one, other in found[:_SHOWN]]
-    return "\n".join([_summary(generate(seed, without)), *lines, listing(generate(seed, without))])
+    program = generate(seed, pair.kind, without)
+    return "\n".join([_summary(program), *lines, listing(program)])
 
 
 def _summary(program: Program) -> str:

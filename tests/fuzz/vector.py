@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from tests.fuzz.encoder import R12
-from tests.fuzz.generator import ARITHMETIC, Generator
+from tests.fuzz.cpus import CONSTANTS_ROUNDED, DENORMALS_ARE_ZERO, LONG_TRUNCATIONS, TWO_NANS
+from tests.fuzz.encoder import R12, RAX
+from tests.fuzz.generator import AF, ARITHMETIC, Generator
 
 _NONE: Final = b""
 _66: Final = b"\x66"
@@ -11,6 +12,7 @@ _F2: Final = b"\xf2"
 _F3: Final = b"\xf3"
 
 _FLOATS: Final = (0x51, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F)  # SQRT ADD MUL SUB MIN DIV MAX
+_OF_TWO: Final = (0x58, 0x59, 0x5C, 0x5E)
 _LOGIC: Final = (0x14, 0x15, 0x54, 0x55, 0x56, 0x57)  # UNPCKL UNPCKH AND ANDN OR XOR
 _INTEGERS: Final = (
     *range(0x60, 0x6E), *range(0x74, 0x77), *range(0xD1, 0xD6), *range(0xD8, 0xE6), *range(0xE8, 0xF0),
@@ -33,7 +35,9 @@ _ALIGNED: Final = (
     (_NONE, 0x28), (_66, 0x28), (_66, 0x6F), (_NONE, 0x29), (_66, 0x29), (_66, 0x7F), (_NONE, 0x2B), (_66, 0xE7)
 )  # fmt: skip
 
+_AND: Final = 4
 _MXCSR_MASKED: Final = 0x1F80
+_MXCSR_CONTROL: Final = 0xFFC0
 _ROUNDING: Final = 13
 _FLUSH_TO_ZERO: Final = 1 << 15
 _DENORMALS_ARE_ZERO: Final = 1 << 6
@@ -52,8 +56,25 @@ def _operate(g: Generator, opcode: bytes, prefix: bytes, size: int, aligned: boo
 
 
 def _float(g: Generator) -> None:
-    prefix = g.pick((_NONE, _66, _F2, _F3))
-    _operate(g, bytes((0x0F, g.pick(_FLOATS))), prefix, {_F2: 8, _F3: 4}.get(prefix, 16))
+    prefix, opcode = g.pick((_NONE, _66, _F2, _F3)), g.pick(_FLOATS)
+    if opcode in _OF_TWO and not g.may(TWO_NANS):
+        _float_without_two_nans(g, opcode, prefix)
+    else:
+        _operate(g, bytes((0x0F, opcode)), prefix, {_F2: 8, _F3: 4}.get(prefix, 16))
+
+
+def _float_without_two_nans(g: Generator, opcode: int, prefix: bytes) -> None:
+    """Emit reg op= reg, after clearing those elements of the first that are NaNs in both; XMM14 and XMM15 are used."""
+    code, target, source = g.code, g.below(14), g.below(14)
+    packed = {_F2: _66, _F3: _NONE}.get(prefix, prefix)
+    for scratch, operand in ((14, target), (15, source)):
+        code.rr(b"\x0f\x28", scratch, operand)  # movaps
+        code.rr(b"\x0f\xc2", scratch, scratch, prefix=packed)  # cmpunordps, cmpunordpd
+        code.imm8(3)
+    code.rr(b"\x0f\x54", 14, 15)  # andps
+    code.rr(b"\x0f\x55", 14, target)  # andnps
+    code.rr(b"\x0f\x28", target, 14)
+    code.rr(bytes((0x0F, opcode)), target, source, prefix=prefix)
 
 
 def _logic(g: Generator) -> None:
@@ -125,12 +146,16 @@ def store(g: Generator) -> None:
 def _control(g: Generator) -> None:
     """LDMXCSR with everything masked, STMXCSR."""
     value = _MXCSR_MASKED | g.below(4) << _ROUNDING
-    value |= g.pick((0, 0, _FLUSH_TO_ZERO)) | g.pick((0, 0, _DENORMALS_ARE_ZERO))
+    value |= g.pick((0, 0, _FLUSH_TO_ZERO)) | (g.pick((0, 0, _DENORMALS_ARE_ZERO)) if g.may(DENORMALS_ARE_ZERO) else 0)
     at = g.reach(4)
     g.code.dm(b"\xc7", 0, R12, at)
     g.code.imm(value, 4)
     g.code.dm(b"\x0f\xae", 2, R12, at)
-    g.code.dm(b"\x0f\xae", 3, R12, g.reach(4))
+    at = g.reach(4)
+    g.code.dm(b"\x0f\xae", 3, R12, at)
+    g.code.dm(b"\x81", _AND, R12, at)  # the translator does not keep exceptions here
+    g.code.imm(_MXCSR_CONTROL, 4)
+    g.flags(ARITHMETIC & ~AF, AF)
 
 
 _SSE: Final = (
@@ -150,48 +175,62 @@ _PUSHES: Final = ((b"\xd9", 0, 4), (b"\xdd", 0, 8), (b"\xdb", 5, 10), (b"\xdf", 
 """FLD of three sizes, FILD of three."""
 _POPS: Final = (
     (b"\xd9", 3, 4), (b"\xdd", 3, 8), (b"\xdb", 7, 10), (b"\xdf", 3, 2), (b"\xdb", 3, 4), (b"\xdf", 7, 8),
-    (b"\xdb", 1, 4), (b"\xdd", 1, 8), (b"\xdf", 1, 2),
+    (b"\xdf", 1, 2),
 )  # fmt: skip
-"""FSTP and FISTP of three sizes, FISTTP."""
+"""FSTP and FISTP of three sizes, FISTTP of 16 bits."""
+_LONG_TRUNCATIONS: Final = ((b"\xdb", 1, 4), (b"\xdd", 1, 8))
 _ARITHMETIC: Final = (0, 1, 4, 5, 6, 7)
 """FADD FMUL FSUB FSUBR FDIV FDIVR; between them are comparisons, of which one pops."""
 _MEMORY: Final = ((b"\xd8", 4), (b"\xdc", 8), (b"\xda", 4), (b"\xde", 2))
+_EXACT_CONSTANTS: Final = (0xE8, 0xEE)
 _CONSTANTS: Final = (0xE8, 0xE9, 0xEA, 0xEB, 0xEC, 0xED, 0xEE)
 _UNARY: Final = (0xE0, 0xE1, 0xFA, 0xFC, 0xE5)  # FCHS FABS FSQRT FRNDINT FXAM
 _CONTROL_WORD: Final = 0x37F
 _DEEPEST: Final = 6
+_TOP: Final = 0x3800
+"""What is defined of the status word after any instruction, with exceptions aside."""
+_KEPT_OF_IMAGE: Final = (
+    (0, _TOP << 16 | 0xFFFF),  # control and status word
+    (4, 0xFF),  # tag word; last opcode
+    (8, 0), (12, 0), (16, 0), (20, 0),  # addresses of the last instruction and of its operand
+    (24, _MXCSR_CONTROL), (28, 0),  # and which of its bits there are
+    *((32 + 16 * register + at, kept) for register in range(8) for at, kept in ((8, 0xFFFF), (12, 0))),  # 80 bits each
+)  # fmt: skip
+"""Offset in an image of FXSAVE → the bits there that all CPUs agree on."""
 
 
 def x87(g: Generator, count: int) -> None:
     """Write x87 instructions that neither overflow nor underflow the register stack; R12 points to data."""
-    code, depth = g.code, 0
+    code, depth, rounded = g.code, 0, False
     code.raw(b"\xdb\xe3")  # fninit
     for _ in range(count):
         kind = g.below(10)
         if depth < 2 or (kind < 3 and depth < _DEEPEST):
             depth += 1
-            _push(g)
+            _push(g, rounded)
         elif kind < 4:
             depth -= 1
-            opcode, digit, size = g.pick(_POPS)
+            opcode, digit, size = g.pick((*_POPS, *_LONG_TRUNCATIONS) if g.may(LONG_TRUNCATIONS) else _POPS)
             code.dm(opcode, digit, R12, g.reach(size))
         elif kind < 6:
             opcode, size = g.pick(_MEMORY)
             code.dm(opcode, g.pick(_ARITHMETIC), R12, g.reach(size))
         else:
-            _on_registers(g, depth)
+            rounded |= _on_registers(g, depth)
     _leave_x87(g)
 
 
-def _push(g: Generator) -> None:
+def _push(g: Generator, rounded: bool) -> None:
     if g.chance(0.2):
-        g.code.raw(bytes((0xD9, g.pick(_CONSTANTS))))
+        exact = rounded and not g.may(CONSTANTS_ROUNDED)
+        g.code.raw(bytes((0xD9, g.pick(_EXACT_CONSTANTS if exact else _CONSTANTS))))
     else:
         opcode, digit, size = g.pick(_PUSHES)
         g.code.dm(opcode, digit, R12, g.reach(size))
 
 
-def _on_registers(g: Generator, depth: int) -> None:
+def _on_registers(g: Generator, depth: int) -> bool:
+    """Operate on the register stack; tell whether rounding may be another after it."""
     code, other, kind = g.code, g.below(depth), g.below(6)
     if kind < 2:  # ST, ST(i) or ST(i), ST
         code.raw(bytes(((0xD8, 0xDC)[kind], 0xC0 | g.pick(_ARITHMETIC) << 3 | other)))
@@ -207,6 +246,16 @@ def _on_registers(g: Generator, depth: int) -> None:
         code.dm(b"\xc7", 0, R12, at, 2)
         code.imm(_CONTROL_WORD & ~0x300 | g.pick((0, 2, 3)) << 8 | g.below(4) << 10, 2)
         code.dm(b"\xd9", 5, R12, at)  # fldcw
+        return True
+    return False
+
+
+def _define_image(g: Generator, at: int) -> None:
+    """Clear what is not the same on all CPUs in what FXSAVE has stored."""
+    for offset, kept in _KEPT_OF_IMAGE:
+        g.code.dm(b"\x81", _AND, R12, at + offset)
+        g.code.imm(kept, 4)
+    g.flags(ARITHMETIC & ~AF, AF)
 
 
 def _leave_x87(g: Generator) -> None:
@@ -214,9 +263,12 @@ def _leave_x87(g: Generator) -> None:
     if g.chance(0.3):  # FXSAVE, and often FXRSTOR of the same
         at = g.reach(512, aligned=True)
         code.dm(b"\x0f\xae", 0, R12, at, g.pick((4, 8)))
+        _define_image(g, at)
         if g.chance(0.6):
             code.raw(b"\xdb\xe3")
             code.dm(b"\x0f\xae", 1, R12, at)
     else:
         code.raw(b"\xdf\xe0")  # fnstsw ax
+        code.alui(_AND, RAX, _TOP, 4)
+        g.flags(ARITHMETIC & ~AF, AF)
         code.raw(b"\xdb\xe3")
