@@ -126,6 +126,8 @@ def _copy(g: Generator) -> None:
     code.raw(b"\xfc\xf3\x48\xa5")
     if writes != runs:
         g.serialize()
+    else:
+        g.serialize_after_string()
     call(g, at(runs, target, offset))
     call(g, at(runs, target, functions.FIRST_SLOT if whole else offset))
 

@@ -6,16 +6,19 @@ from typing import Final
 from hibana.units import PAGE
 from tests.fuzz import integer, world
 from tests.fuzz.blocks_execute import in_user_mode
+from tests.fuzz.cpus import INT_N, JUMP_NOWHERE, PARAVIRTUAL_MSRS, READ_MODIFY_FAULT, RESERVED_CONTROL_BITS, UD0
 from tests.fuzz.encoder import R12, R13, RAX, RBX, RCX, RDI, RDX, RSI, RSP, E
 from tests.fuzz.generator import AF, ARITHMETIC, FREE, Entry, Generator
 from tests.fuzz.world import AT_RECORD, DATA, K, L, U, at
 
+_UD2: Final = b"\x0f\x0b"
 _CLI, _STI, _HLT = b"\xfa", b"\xfb", b"\xf4"
 _TF_BIT: Final = 8
 _ICR: Final = 0x300
 _TO_SELF: Final = 0x40000
 _INITIAL_COUNT: Final = 0x380
 _NOWHERE: Final = 0x123456789000
+_OF_KVM: Final = 0x4B564D00
 _NON_CANONICAL: Final = 0x0123456789ABCDEF
 _LONGEST_TIMER: Final = 6000
 """In ticks of 40 ns."""
@@ -24,9 +27,9 @@ _LONGEST_TIMER: Final = 6000
 # --- exceptions -------------------------------------------------------------------------------------------------------
 
 
-def _raw(text: str) -> Callable[[Generator], None]:
+def _raw(text: str, name: str = "") -> Callable[[Generator], None]:
     code = bytes.fromhex(text)
-    return lambda g: g.code.raw(code)
+    return lambda g: g.code.raw(code if g.may(name) else _UD2)
 
 
 def _divide(g: Generator) -> None:
@@ -43,8 +46,10 @@ def _divide(g: Generator) -> None:
 
 def _unmapped(g: Generator) -> None:
     """Access an address where nothing is, or which cannot be one."""
-    g.code.load(RSI, g.pick((_NOWHERE, _NON_CANONICAL, K + 0x1FF000, L + 0xA00000, K - PAGE)))
-    kind = g.below(5)
+    address, kind = g.pick((_NOWHERE, _NON_CANONICAL, K + 0x1FF000, L + 0xA00000, K - PAGE)), g.below(5)
+    if (kind == 3 and not g.may(READ_MODIFY_FAULT)) or (address == _NON_CANONICAL and not g.may(JUMP_NOWHERE)):
+        kind = 0
+    g.code.load(RSI, address)
     if kind == 0:
         g.code.fetch(RAX, RSI)
     elif kind == 1:
@@ -77,7 +82,7 @@ def _string_into_nothing(g: Generator) -> None:
 
 
 def _bad_msr(g: Generator) -> None:
-    g.code.load(RCX, g.pick((0x12345, 0xC0001234, 0x4B564D00)))
+    g.code.load(RCX, g.pick((0x12345, 0xC0001234, _OF_KVM) if g.may(PARAVIRTUAL_MSRS) else (0x12345, 0xC0001234)))
     g.code.raw(g.pick((b"\x0f\x30", b"\x0f\x32")))
 
 
@@ -87,6 +92,9 @@ def _bad_selector(g: Generator) -> None:
 
 
 def _bad_control(g: Generator) -> None:
+    if not g.may(RESERVED_CONTROL_BITS):
+        g.code.raw(_UD2)
+        return
     g.code.load(RAX, g.pick((1 << 40, 0x80000001 | 1 << 31 << 8)))
     g.code.raw(g.pick((b"\x0f\x22\xe0", b"\x0f\x22\xc0", b"\x44\x0f\x22\xc0")))  # mov cr4, cr0, cr8
 
@@ -100,7 +108,8 @@ def _bad_return(g: Generator) -> None:
 
 _FAULTS: Final[tuple[Callable[[Generator], None], ...]] = (
     *(_divide,) * 4, *(_unmapped,) * 5, _bad_msr, _bad_selector, _bad_control, _bad_return,
-    _raw("0f0b"), _raw("cc"), _raw("cd04"), _raw("cd90"), _raw("0fff"), _raw("ce"), _raw("0f05"), _raw("cd80"),
+    _raw("0f0b"), _raw("cc", INT_N), _raw("cd04", INT_N), _raw("cd90", INT_N), _raw("0fff", UD0), _raw("ce"),
+    _raw("0f05"), _raw("cd80", INT_N),
 )  # fmt: skip
 _USER_FAULTS: Final[tuple[Callable[[Generator], None], ...]] = (
     *(_divide,) * 2, *(_unmapped,) * 3, _raw("0f0b"), _raw("cc"), _raw("cd04"), _raw("cd21"), _raw("fa"), _raw("f4"),

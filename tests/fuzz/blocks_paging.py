@@ -3,7 +3,7 @@
 from typing import Final
 
 from hibana.units import MIB, PAGE
-from tests.fuzz import blocks_compute, world
+from tests.fuzz import blocks_compute, vector, world
 from tests.fuzz.encoder import R12, R14, RAX, RBX, RCX, RDI, RDX, RSI, RSP
 from tests.fuzz.generator import AF, ARITHMETIC, Entry, Generator
 from tests.fuzz.paging import (
@@ -255,8 +255,10 @@ def _on_demand(g: Generator) -> None:
     elif kind == 2 and g.ist:  # the stack: CALL, PUSH, ENTER
         g.may_fault(lambda: _stack_across(g, base))
     else:
+        g.need(ARITHMETIC)
         g.aim(base + PAGE - 256)
         g.code.dm(b"\x0f\xae", 0, R12)  # fxsave
+        vector.define_image(g, 0)
     for page in range(count):
         read_entry(g, LOW_LOCAL.table_in(space), index + page)
 

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from hibana.units import PAGE
 from tests.fuzz import world
+from tests.fuzz.cpus import CODE_BY_STRINGS
 from tests.fuzz.encoder import (
     NE,
     R8,
@@ -250,12 +251,17 @@ class Generator:
         """Execute a serializing instruction, as SDM vol. 3 wants between writing code at one address and running it at
         another; RAX and more are used."""
         if self.user or self.chance(0.2):
-            self.code.raw(b"\x31\xc0\x0f\xa2")  # xor eax, eax; cpuid
+            self.code.raw(b"\x53\x31\xc0\x0f\xa2\x5b")  # push rbx; xor eax, eax; cpuid; pop rbx
             self.flags(ARITHMETIC & ~AF, AF)
-            for answer in (RAX, RBX, RCX, RDX):  # every CPU has its own
+            for answer in (RAX, RCX, RDX):  # every CPU has its own
                 self.code.load(answer, answer)
         else:
             self.code.raw(b"\x0f\x22\xd0")  # mov cr2, rax
+
+    def serialize_after_string(self) -> None:
+        """Serialize before code that a string instruction has written, where only the order of its stores is open."""
+        if not self.may(CODE_BY_STRINGS):
+            self.serialize()
 
 
 def quad(value: int) -> bytes:

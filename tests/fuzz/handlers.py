@@ -70,6 +70,8 @@ def _exception(code: Code, entry: int, finish: int) -> None:
     code.bind(entry)
     code.push(RAX)
     code.push(RDX)
+    code.dm(b"\x81", _AND, RSP, _RFLAGS)  # not every CPU sets it for every fault
+    code.imm(~_RF, 4)
     _if_vector(code, _DEBUG, E, step)
     code.da(b"\xff", 0, AT_RECORD + world.TRAPS)  # inc dword ptr
     code.da(b"\x81", _CMP, AT_RECORD + world.TRAPS)
@@ -126,7 +128,6 @@ def _write_down(code: Code) -> None:
         code.fetch(RAX, RSP, source, size)
         code.store(RAX, RDX, target, size)
     code.fetch(RAX, RSP, _RFLAGS)
-    code.alui(_AND, RAX, ~_RF)
     code.store(RAX, RDX, 16)
     code.raw(b"\x0f\x20\xd0")  # mov rax, cr2
     code.store(RAX, RDX, 24)
@@ -141,8 +142,6 @@ def _go_on_elsewhere(code: Code) -> None:
     code.dm(b"\x81", _AND, RSP, _RFLAGS)
     code.imm(~_ARITHMETIC, 4)
     code.bind(other)
-    code.dm(b"\x81", _AND, RSP, _RFLAGS)
-    code.imm(~_RF, 4)
 
 
 def _calls(code: Code, system_call: int, software_interrupt: int) -> None:

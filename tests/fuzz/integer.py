@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from tests.fuzz.cpus import CMPXCHG_32, LOCKED_NEG
+from tests.fuzz.cpus import CMPXCHG_32, LOCKED_NEG, PAIR_16, POPCNT
 from tests.fuzz.encoder import R12, R14, RAX, RBX, RCX, RDX, RSP
 from tests.fuzz.generator import AF, ARITHMETIC, CF, OF, PF, SF, ZF, Generator
 
@@ -216,7 +216,7 @@ def bit(g: Generator) -> None:
 def scan(g: Generator) -> None:
     """BSF, BSR of something that is not 0; POPCNT."""
     size, source, code = g.pick(_WIDE), g.free(), g.code
-    if g.chance(0.3):
+    if g.chance(0.3) and g.may(POPCNT):
         code.rr(b"\x0f\xb8", g.free(), source, size, prefix=b"\xf3")
         g.flags(ARITHMETIC)
         return
@@ -271,7 +271,7 @@ def exchange(g: Generator) -> None:
 
 def exchange_pair(g: Generator) -> None:
     """CMPXCHG8B, CMPXCHG16B."""
-    size = g.pick((4, 8))
+    size = g.pick((4, 8) if g.may(PAIR_16) else (4,))
     if g.chance(0.5):
         g.code.lock()
     g.code.dm(b"\x0f\xc7", 1, R12, g.reach(2 * size, aligned=True), size)

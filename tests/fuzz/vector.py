@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.fuzz.cpus import CONSTANTS_ROUNDED, DENORMALS_ARE_ZERO, LONG_TRUNCATIONS, TWO_NANS
+from tests.fuzz.cpus import CONSTANTS_ROUNDED, DENORMALS_ARE_ZERO, LONG_TRUNCATIONS, SIGNALING_LOADS, TWO_NANS
 from tests.fuzz.encoder import R12, RAX
 from tests.fuzz.generator import AF, ARITHMETIC, Generator
 
@@ -35,7 +35,7 @@ _ALIGNED: Final = (
     (_NONE, 0x28), (_66, 0x28), (_66, 0x6F), (_NONE, 0x29), (_66, 0x29), (_66, 0x7F), (_NONE, 0x2B), (_66, 0xE7)
 )  # fmt: skip
 
-_AND: Final = 4
+_OR, _AND = 1, 4
 _MXCSR_MASKED: Final = 0x1F80
 _MXCSR_CONTROL: Final = 0xFFC0
 _ROUNDING: Final = 13
@@ -171,8 +171,11 @@ def sse(g: Generator, count: int) -> None:
 
 # --- x87 --------------------------------------------------------------------------------------------------------------
 
-_PUSHES: Final = ((b"\xd9", 0, 4), (b"\xdd", 0, 8), (b"\xdb", 5, 10), (b"\xdf", 0, 2), (b"\xdb", 0, 4), (b"\xdf", 5, 8))
-"""FLD of three sizes, FILD of three."""
+_PUSHES: Final = (
+    (b"\xd9", 0, 4, 22), (b"\xdd", 0, 8, 51), (b"\xdb", 5, 10, 62),
+    (b"\xdf", 0, 2, 0), (b"\xdb", 0, 4, 0), (b"\xdf", 5, 8, 0),
+)  # fmt: skip
+"""FLD of three sizes, FILD of three; the last number is the bit that makes a NaN quiet."""
 _POPS: Final = (
     (b"\xd9", 3, 4), (b"\xdd", 3, 8), (b"\xdb", 7, 10), (b"\xdf", 3, 2), (b"\xdb", 3, 4), (b"\xdf", 7, 8),
     (b"\xdf", 1, 2),
@@ -181,7 +184,7 @@ _POPS: Final = (
 _LONG_TRUNCATIONS: Final = ((b"\xdb", 1, 4), (b"\xdd", 1, 8))
 _ARITHMETIC: Final = (0, 1, 4, 5, 6, 7)
 """FADD FMUL FSUB FSUBR FDIV FDIVR; between them are comparisons, of which one pops."""
-_MEMORY: Final = ((b"\xd8", 4), (b"\xdc", 8), (b"\xda", 4), (b"\xde", 2))
+_MEMORY: Final = ((b"\xd8", 4, 22), (b"\xdc", 8, 51), (b"\xda", 4, 0), (b"\xde", 2, 0))
 _EXACT_CONSTANTS: Final = (0xE8, 0xEE)
 _CONSTANTS: Final = (0xE8, 0xE9, 0xEA, 0xEB, 0xEC, 0xED, 0xEE)
 _UNARY: Final = (0xE0, 0xE1, 0xFA, 0xFC, 0xE5)  # FCHS FABS FSQRT FRNDINT FXAM
@@ -189,13 +192,16 @@ _CONTROL_WORD: Final = 0x37F
 _DEEPEST: Final = 6
 _TOP: Final = 0x3800
 """What is defined of the status word after any instruction, with exceptions aside."""
-_KEPT_OF_IMAGE: Final = (
-    (0, _TOP << 16 | 0xFFFF),  # control and status word
-    (4, 0xFF),  # tag word; last opcode
-    (8, 0), (12, 0), (16, 0), (20, 0),  # addresses of the last instruction and of its operand
-    (24, _MXCSR_CONTROL), (28, 0),  # and which of its bits there are
-    *((32 + 16 * register + at, kept) for register in range(8) for at, kept in ((8, 0xFFFF), (12, 0))),  # 80 bits each
-)  # fmt: skip
+_KEPT_OF_IMAGE: Final = {
+    0: _TOP << 16 | 0xFFFF,  # control and status word
+    4: 0xFF,  # tag word; last opcode
+    **dict.fromkeys(range(8, 24, 4), 0),  # addresses of the last instruction and of its operand
+    24: _MXCSR_CONTROL,
+    28: 0,  # which of its bits there are
+    **{32 + 16 * register + 8: 0xFFFF for register in range(8)},  # the registers are of 80 bits
+    **{32 + 16 * register + 12: 0 for register in range(8)},
+    **dict.fromkeys(range(416, 512, 4), 0),  # reserved
+}
 """Offset in an image of FXSAVE → the bits there that all CPUs agree on."""
 
 
@@ -213,8 +219,10 @@ def x87(g: Generator, count: int) -> None:
             opcode, digit, size = g.pick((*_POPS, *_LONG_TRUNCATIONS) if g.may(LONG_TRUNCATIONS) else _POPS)
             code.dm(opcode, digit, R12, g.reach(size))
         elif kind < 6:
-            opcode, size = g.pick(_MEMORY)
-            code.dm(opcode, g.pick(_ARITHMETIC), R12, g.reach(size))
+            opcode, size, quiet = g.pick(_MEMORY)
+            at = g.reach(size)
+            _make_quiet(g, at, quiet)
+            code.dm(opcode, g.pick(_ARITHMETIC), R12, at)
         else:
             rounded |= _on_registers(g, depth)
     _leave_x87(g)
@@ -225,8 +233,18 @@ def _push(g: Generator, rounded: bool) -> None:
         exact = rounded and not g.may(CONSTANTS_ROUNDED)
         g.code.raw(bytes((0xD9, g.pick(_EXACT_CONSTANTS if exact else _CONSTANTS))))
     else:
-        opcode, digit, size = g.pick(_PUSHES)
-        g.code.dm(opcode, digit, R12, g.reach(size))
+        opcode, digit, size, quiet = g.pick(_PUSHES)
+        at = g.reach(size)
+        _make_quiet(g, at, quiet)
+        g.code.dm(opcode, digit, R12, at)
+
+
+def _make_quiet(g: Generator, at: int, quiet: int) -> None:
+    """Set the bit of a number in memory without which it might be a signaling NaN; 0: it is an integer."""
+    if quiet and not g.may(SIGNALING_LOADS):
+        g.code.dm(b"\x80", _OR, R12, at + quiet // 8)
+        g.code.imm8(1 << quiet % 8)
+        g.flags(ARITHMETIC & ~AF, AF)
 
 
 def _on_registers(g: Generator, depth: int) -> bool:
@@ -250,9 +268,9 @@ def _on_registers(g: Generator, depth: int) -> bool:
     return False
 
 
-def _define_image(g: Generator, at: int) -> None:
+def define_image(g: Generator, at: int) -> None:
     """Clear what is not the same on all CPUs in what FXSAVE has stored."""
-    for offset, kept in _KEPT_OF_IMAGE:
+    for offset, kept in _KEPT_OF_IMAGE.items():
         g.code.dm(b"\x81", _AND, R12, at + offset)
         g.code.imm(kept, 4)
     g.flags(ARITHMETIC & ~AF, AF)
@@ -263,7 +281,7 @@ def _leave_x87(g: Generator) -> None:
     if g.chance(0.3):  # FXSAVE, and often FXRSTOR of the same
         at = g.reach(512, aligned=True)
         code.dm(b"\x0f\xae", 0, R12, at, g.pick((4, 8)))
-        _define_image(g, at)
+        define_image(g, at)
         if g.chance(0.6):
             code.raw(b"\xdb\xe3")
             code.dm(b"\x0f\xae", 1, R12, at)
