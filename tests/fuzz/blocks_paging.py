@@ -4,6 +4,7 @@ from typing import Final
 
 from hibana.units import MIB, PAGE
 from tests.fuzz import blocks_compute, vector, world
+from tests.fuzz.cpus import DEVICES_DIRTY
 from tests.fuzz.encoder import R12, R14, RAX, RBX, RCX, RDI, RDX, RSI, RSP
 from tests.fuzz.generator import AF, ARITHMETIC, Entry, Generator
 from tests.fuzz.paging import (
@@ -358,7 +359,8 @@ def _device(g: Generator) -> None:
     """Map registers of a device and use them."""
     window, space = _somewhere(g)
     code, index = g.code, pages(g, 1)
-    map_pages(g, window, space, index, [DEVICE | _USABLE | _PCD | _flags(g, window)])
+    used = 0 if g.may(DEVICES_DIRTY) else ACCESSED | DIRTY
+    map_pages(g, window, space, index, [DEVICE | _USABLE | _PCD | used | _flags(g, window)])
     g.aim(window.base + index * PAGE)
     for _ in range(1 + g.below(5)):
         size = g.pick((1, 2, 4, 8))

@@ -42,10 +42,15 @@ JUMP_NOWHERE: Final = "jumps to non-canonical addresses"
 FETCH_FAULT_LATER: Final = "page faults by a fetch behind other instructions"
 PARAVIRTUAL_MSRS: Final = "MSRs of KVM"
 RESERVED_CONTROL_BITS: Final = "reserved bits in control registers"
+LTR_OF_LDT: Final = "LTR with a selector of the LDT"
 SSE: Final = "SSE beside other instructions"
+PAIRS: Final = "CMPXCHG8B and CMPXCHG16B"
 PAIR_16: Final = "CMPXCHG16B"
+PRECISION: Final = "x87 with another precision"
+DEVICES_DIRTY: Final = "pages of devices that become dirty"
 POPCNT: Final = "POPCNT"
 INT_N: Final = "INT n"
+CLOSED_GATES: Final = "INT n of a gate that is not there, or not for ring 3"
 UD0: Final = "UD0"
 
 _OF_TRANSLATOR: Final = {
@@ -64,16 +69,26 @@ _OF_TRANSLATOR: Final = {
 
 _OF_ANY: Final = {**_OF_TRANSLATOR, PARAVIRTUAL_MSRS: "with KVM they exist"}
 
+_NOT_DIRTY: Final = "with nested paging KVM carries out the write without a look at the page tables"
+
 _LEFT_OUT: Final[Mapping[str, Mapping[str, str]]] = {
     TRANSLATOR: {},
-    REAL: {**_OF_ANY, CODE_BY_STRINGS: _FAST_STRINGS},
-    EMULATING: {**_OF_ANY, CODE_BY_STRINGS: _FAST_STRINGS},
-    BOX: {**_OF_ANY, RESERVED_CONTROL_BITS: "its CPU does not check them"},
+    REAL: {**_OF_ANY, CODE_BY_STRINGS: _FAST_STRINGS, DEVICES_DIRTY: _NOT_DIRTY},
+    EMULATING: {**_OF_ANY, CODE_BY_STRINGS: _FAST_STRINGS, CLOSED_GATES: "this KVM calls it #UD"},
+    BOX: {
+        **_OF_ANY,
+        RESERVED_CONTROL_BITS: "its CPU does not check them",
+        CLOSED_GATES: "its CPU counts a gate as twice its size in error codes",
+        PAIRS: "its CPU computes the flags afterwards from operands that are long gone",
+        PRECISION: "its CPU rounds also what it only loads",
+        DEVICES_DIRTY: _NOT_DIRTY,
+    },
 }
 
 _UNKNOWN: Final = "the emulator does not know it"
 _RING_3: Final = "ring 3 runs on the CPU itself, where only a kernel made for this KVM can be called back"
 _EMULATED: Final = {
+    LTR_OF_LDT: "the emulator gives no selector as error code",
     RESERVED_CONTROL_BITS: "the emulator does not check them",
     **dict.fromkeys(("sse", "x87", "mixed loop", SSE, PAIR_16, POPCNT, INT_N, UD0), _UNKNOWN),
     **dict.fromkeys(("user", "user code", "user pages", "user spaces", "user faults", "system calls"), _RING_3),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from tests.fuzz.cpus import CMPXCHG_32, LOCKED_NEG, PAIR_16, POPCNT
+from tests.fuzz.cpus import CMPXCHG_32, LOCKED_NEG, PAIR_16, PAIRS, POPCNT
 from tests.fuzz.encoder import R12, R14, RAX, RBX, RCX, RDX, RSP
 from tests.fuzz.generator import AF, ARITHMETIC, CF, OF, PF, SF, ZF, Generator
 
@@ -271,6 +271,9 @@ def exchange(g: Generator) -> None:
 
 def exchange_pair(g: Generator) -> None:
     """CMPXCHG8B, CMPXCHG16B."""
+    if not g.may(PAIRS):
+        exchange(g)
+        return
     size = g.pick((4, 8) if g.may(PAIR_16) else (4,))
     if g.chance(0.5):
         g.code.lock()

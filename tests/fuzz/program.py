@@ -23,7 +23,7 @@ from tests.fuzz.encoder import NE, RAX, Code
 from tests.fuzz.generator import Action, Block, Generator
 from tests.fuzz.world import GLOBAL, PROGRAM, K, Layout, U, at
 
-_FOR_ANY_RING: Final = {**blocks_compute.BLOCKS, **blocks_code.BLOCKS}
+_FOR_ANY_RING: Final = {**blocks_compute.BLOCKS, **blocks_code.BLOCKS, **blocks_events.FOR_ANY_RING}
 BLOCKS: Final = {
     0: {**_FOR_ANY_RING, **blocks_paging.BLOCKS, **blocks_execute.BLOCKS, **blocks_events.BLOCKS},
     3: _FOR_ANY_RING,

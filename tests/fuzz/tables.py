@@ -115,7 +115,7 @@ def start_state(
         # Of ring 3 already: a return to ring 3 would make others unusable, and when the first one comes is not known.
         ds=data, es=data, fs=data, gs=data, ss=stack,
         tr=Segment(base=at(K, world.TSS), limit=103, selector=world.TASK, type=0xB, s=0),
-        ldt=Segment(limit=0xFFFF, type=2, s=0),
+        ldt=Segment(limit=0, type=2, s=0, present=0, unusable=1),
         gdt=DescriptorTable(base=at(K, world.GDT), limit=8 * len(_DESCRIPTORS) - 1),
         idt=DescriptorTable(base=at(K, world.IDT), limit=0xFFF),
         cr0=world.CR0, cr3=layout.gpa(space_table(0)), cr4=cr4, efer=world.EFER, apic_base=reset.sregs.apic_base,

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.fuzz.cpus import CONSTANTS_ROUNDED, DENORMALS_ARE_ZERO, LONG_TRUNCATIONS, SIGNALING_LOADS, TWO_NANS
+from tests.fuzz.cpus import CONSTANTS_ROUNDED, DENORMALS_ARE_ZERO, LONG_TRUNCATIONS, PRECISION, SIGNALING_LOADS, TWO_NANS
 from tests.fuzz.encoder import R12, RAX
 from tests.fuzz.generator import AF, ARITHMETIC, Generator
 
@@ -261,8 +261,9 @@ def _on_registers(g: Generator, depth: int) -> bool:
         g.flags(ARITHMETIC)
     else:
         at = g.reach(2)
+        precision = g.pick((0, 2, 3) if g.may(PRECISION) else (3,))
         code.dm(b"\xc7", 0, R12, at, 2)
-        code.imm(_CONTROL_WORD & ~0x300 | g.pick((0, 2, 3)) << 8 | g.below(4) << 10, 2)
+        code.imm(_CONTROL_WORD & ~0x300 | precision << 8 | g.below(4) << 10, 2)
         code.dm(b"\xd9", 5, R12, at)  # fldcw
         return True
     return False
