@@ -30,13 +30,11 @@ CMPXCHG_32: Final = "CMPXCHG of 32-bit registers"
 LOCKED_NEG: Final = "LOCK NEG"
 TWO_NANS: Final = "SSE arithmetic of two NaNs"
 DENORMALS_ARE_ZERO: Final = "denormals that are zero for SSE"
-LONG_TRUNCATIONS: Final = "FISTTP of 32 and 64 bits"
-CONSTANTS_ROUNDED: Final = "x87 constants, rounded otherwise than to nearest"
+SSE_EXCEPTIONS: Final = "exceptions in MXCSR"
 
 CODE_BY_STRINGS: Final = "code that is executed as soon as a string instruction has written it"
 
 _FAST_STRINGS: Final = "fast strings store in any order (SDM vol. 3, 9.2.4), and a CPU was seen to execute a mixture"
-SIGNALING_LOADS: Final = "x87 operands in memory that are signaling NaNs"
 READ_MODIFY_FAULT: Final = "page faults by instructions that read and write"
 JUMP_NOWHERE: Final = "jumps to non-canonical addresses"
 FETCH_FAULT_LATER: Final = "page faults by a fetch behind other instructions"
@@ -57,13 +55,8 @@ _OF_TRANSLATOR: Final = {
     READ_MODIFY_FAULT: "the translator says that the access was a read",
     JUMP_NOWHERE: "the translator calls it an exception of the target, not of the jump",
     FETCH_FAULT_LATER: "the translator raises it before the instructions, which are executed afterwards",
-    SIGNALING_LOADS: "the translator does not make them quiet",
     CMPXCHG_32: "the translator clears the upper half of the register also when it changes nothing",
     LOCKED_NEG: "the translator computes the flags from what was there before",
-    TWO_NANS: "the translator takes the one with the larger fraction, which is the rule of x87; of SSE it is the first",
-    DENORMALS_ARE_ZERO: "the translator's MIN and MAX give the denormal itself",
-    LONG_TRUNCATIONS: "the translator gives the nearest number where it should give the indefinite one",
-    CONSTANTS_ROUNDED: "the translator rounds them always to nearest",
 }
 """What the translator of the soft engine does wrong: no other CPU can agree."""
 
@@ -79,6 +72,9 @@ _LEFT_OUT: Final[Mapping[str, Mapping[str, str]]] = {
         **_OF_ANY,
         RESERVED_CONTROL_BITS: "its CPU does not check them",
         CLOSED_GATES: "its CPU counts a gate as twice its size in error codes",
+        TWO_NANS: "its CPU takes the one with the larger fraction, which is the rule of x87; of SSE it is the first",
+        DENORMALS_ARE_ZERO: "MIN and MAX of its CPU give the denormal itself",
+        SSE_EXCEPTIONS: "its CPU does not notice denormal operands",
         PAIRS: "its CPU computes the flags afterwards from operands that are long gone",
         PRECISION: "its CPU rounds also what it only loads",
         DEVICES_DIRTY: _NOT_DIRTY,

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.fuzz.cpus import CONSTANTS_ROUNDED, DENORMALS_ARE_ZERO, LONG_TRUNCATIONS, PRECISION, SIGNALING_LOADS, TWO_NANS
+from tests.fuzz.cpus import DENORMALS_ARE_ZERO, PRECISION, SSE_EXCEPTIONS, TWO_NANS
 from tests.fuzz.encoder import R12, RAX
 from tests.fuzz.generator import AF, ARITHMETIC, Generator
 
@@ -35,7 +35,7 @@ _ALIGNED: Final = (
     (_NONE, 0x28), (_66, 0x28), (_66, 0x6F), (_NONE, 0x29), (_66, 0x29), (_66, 0x7F), (_NONE, 0x2B), (_66, 0xE7)
 )  # fmt: skip
 
-_OR, _AND = 1, 4
+_AND: Final = 4
 _MXCSR_MASKED: Final = 0x1F80
 _MXCSR_CONTROL: Final = 0xFFC0
 _ROUNDING: Final = 13
@@ -153,9 +153,15 @@ def _control(g: Generator) -> None:
     g.code.dm(b"\x0f\xae", 2, R12, at)
     at = g.reach(4)
     g.code.dm(b"\x0f\xae", 3, R12, at)
-    g.code.dm(b"\x81", _AND, R12, at)  # the translator does not keep exceptions here
-    g.code.imm(_MXCSR_CONTROL, 4)
-    g.flags(ARITHMETIC & ~AF, AF)
+    _forget_exceptions(g, at)
+
+
+def _forget_exceptions(g: Generator, at: int) -> None:
+    """Clear what has happened in an MXCSR in memory, if not every CPU has noticed."""
+    if not g.may(SSE_EXCEPTIONS):
+        g.code.dm(b"\x81", _AND, R12, at)
+        g.code.imm(_MXCSR_CONTROL, 4)
+        g.flags(ARITHMETIC & ~AF, AF)
 
 
 _SSE: Final = (
@@ -171,21 +177,16 @@ def sse(g: Generator, count: int) -> None:
 
 # --- x87 --------------------------------------------------------------------------------------------------------------
 
-_PUSHES: Final = (
-    (b"\xd9", 0, 4, 22), (b"\xdd", 0, 8, 51), (b"\xdb", 5, 10, 62),
-    (b"\xdf", 0, 2, 0), (b"\xdb", 0, 4, 0), (b"\xdf", 5, 8, 0),
-)  # fmt: skip
-"""FLD of three sizes, FILD of three; the last number is the bit that makes a NaN quiet."""
+_PUSHES: Final = ((b"\xd9", 0, 4), (b"\xdd", 0, 8), (b"\xdb", 5, 10), (b"\xdf", 0, 2), (b"\xdb", 0, 4), (b"\xdf", 5, 8))
+"""FLD of three sizes, FILD of three."""
 _POPS: Final = (
     (b"\xd9", 3, 4), (b"\xdd", 3, 8), (b"\xdb", 7, 10), (b"\xdf", 3, 2), (b"\xdb", 3, 4), (b"\xdf", 7, 8),
-    (b"\xdf", 1, 2),
+    (b"\xdb", 1, 4), (b"\xdd", 1, 8), (b"\xdf", 1, 2),
 )  # fmt: skip
-"""FSTP and FISTP of three sizes, FISTTP of 16 bits."""
-_LONG_TRUNCATIONS: Final = ((b"\xdb", 1, 4), (b"\xdd", 1, 8))
+"""FSTP and FISTP of three sizes, FISTTP."""
 _ARITHMETIC: Final = (0, 1, 4, 5, 6, 7)
 """FADD FMUL FSUB FSUBR FDIV FDIVR; between them are comparisons, of which one pops."""
-_MEMORY: Final = ((b"\xd8", 4, 22), (b"\xdc", 8, 51), (b"\xda", 4, 0), (b"\xde", 2, 0))
-_EXACT_CONSTANTS: Final = (0xE8, 0xEE)
+_MEMORY: Final = ((b"\xd8", 4), (b"\xdc", 8), (b"\xda", 4), (b"\xde", 2))
 _CONSTANTS: Final = (0xE8, 0xE9, 0xEA, 0xEB, 0xEC, 0xED, 0xEE)
 _UNARY: Final = (0xE0, 0xE1, 0xFA, 0xFC, 0xE5)  # FCHS FABS FSQRT FRNDINT FXAM
 _CONTROL_WORD: Final = 0x37F
@@ -196,8 +197,7 @@ _KEPT_OF_IMAGE: Final = {
     0: _TOP << 16 | 0xFFFF,  # control and status word
     4: 0xFF,  # tag word; last opcode
     **dict.fromkeys(range(8, 24, 4), 0),  # addresses of the last instruction and of its operand
-    24: _MXCSR_CONTROL,
-    28: 0,  # which of its bits there are
+    28: 0,  # which bits of MXCSR there are
     **{32 + 16 * register + 8: 0xFFFF for register in range(8)},  # the registers are of 80 bits
     **{32 + 16 * register + 12: 0 for register in range(8)},
     **dict.fromkeys(range(416, 512, 4), 0),  # reserved
@@ -207,48 +207,34 @@ _KEPT_OF_IMAGE: Final = {
 
 def x87(g: Generator, count: int) -> None:
     """Write x87 instructions that neither overflow nor underflow the register stack; R12 points to data."""
-    code, depth, rounded = g.code, 0, False
+    code, depth = g.code, 0
     code.raw(b"\xdb\xe3")  # fninit
     for _ in range(count):
         kind = g.below(10)
         if depth < 2 or (kind < 3 and depth < _DEEPEST):
             depth += 1
-            _push(g, rounded)
+            _push(g)
         elif kind < 4:
             depth -= 1
-            opcode, digit, size = g.pick((*_POPS, *_LONG_TRUNCATIONS) if g.may(LONG_TRUNCATIONS) else _POPS)
+            opcode, digit, size = g.pick(_POPS)
             code.dm(opcode, digit, R12, g.reach(size))
         elif kind < 6:
-            opcode, size, quiet = g.pick(_MEMORY)
-            at = g.reach(size)
-            _make_quiet(g, at, quiet)
-            code.dm(opcode, g.pick(_ARITHMETIC), R12, at)
+            opcode, size = g.pick(_MEMORY)
+            code.dm(opcode, g.pick(_ARITHMETIC), R12, g.reach(size))
         else:
-            rounded |= _on_registers(g, depth)
+            _on_registers(g, depth)
     _leave_x87(g)
 
 
-def _push(g: Generator, rounded: bool) -> None:
+def _push(g: Generator) -> None:
     if g.chance(0.2):
-        exact = rounded and not g.may(CONSTANTS_ROUNDED)
-        g.code.raw(bytes((0xD9, g.pick(_EXACT_CONSTANTS if exact else _CONSTANTS))))
+        g.code.raw(bytes((0xD9, g.pick(_CONSTANTS))))
     else:
-        opcode, digit, size, quiet = g.pick(_PUSHES)
-        at = g.reach(size)
-        _make_quiet(g, at, quiet)
-        g.code.dm(opcode, digit, R12, at)
+        opcode, digit, size = g.pick(_PUSHES)
+        g.code.dm(opcode, digit, R12, g.reach(size))
 
 
-def _make_quiet(g: Generator, at: int, quiet: int) -> None:
-    """Set the bit of a number in memory without which it might be a signaling NaN; 0: it is an integer."""
-    if quiet and not g.may(SIGNALING_LOADS):
-        g.code.dm(b"\x80", _OR, R12, at + quiet // 8)
-        g.code.imm8(1 << quiet % 8)
-        g.flags(ARITHMETIC & ~AF, AF)
-
-
-def _on_registers(g: Generator, depth: int) -> bool:
-    """Operate on the register stack; tell whether rounding may be another after it."""
+def _on_registers(g: Generator, depth: int) -> None:
     code, other, kind = g.code, g.below(depth), g.below(6)
     if kind < 2:  # ST, ST(i) or ST(i), ST
         code.raw(bytes(((0xD8, 0xDC)[kind], 0xC0 | g.pick(_ARITHMETIC) << 3 | other)))
@@ -265,8 +251,6 @@ def _on_registers(g: Generator, depth: int) -> bool:
         code.dm(b"\xc7", 0, R12, at, 2)
         code.imm(_CONTROL_WORD & ~0x300 | precision << 8 | g.below(4) << 10, 2)
         code.dm(b"\xd9", 5, R12, at)  # fldcw
-        return True
-    return False
 
 
 def define_image(g: Generator, at: int) -> None:
@@ -275,6 +259,7 @@ def define_image(g: Generator, at: int) -> None:
         g.code.dm(b"\x81", _AND, R12, at + offset)
         g.code.imm(kept, 4)
     g.flags(ARITHMETIC & ~AF, AF)
+    _forget_exceptions(g, at + 24)
 
 
 def _leave_x87(g: Generator) -> None:

@@ -1,0 +1,214 @@
+"""Corners of instructions that a comparison of random programs with a real CPU has found: easily overlooked, defined.
+
+What each says has been seen on a CPU, beside the manual's words.
+"""
+
+import struct
+from typing import Final
+
+import pytest
+
+from tests.contract.engine import guests
+from tests.contract.engine.deviations import READING_AND_WRITING
+from tests.contract.engine.harness import Boot
+
+ARITHMETIC: Final = 0x8D5
+
+# --- integers ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_that_fails_does_not_touch_a_register(boot: Boot) -> None:
+    guest = boot("""
+    start:
+        mov rbx, -1
+        mov eax, 5
+        mov ecx, 7
+        cmpxchg ebx, ecx
+        mov [HEAP], rbx
+        mov [HEAP + 8], rax
+        END
+    """)
+    guest.run()
+    assert guest.numbers(guests.HEAP, 2) == [0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF]
+
+
+@pytest.mark.parametrize("prefix", ["", "lock"])
+def test_a_negation_in_memory_sets_the_flags_of_its_result(boot: Boot, prefix: str) -> None:
+    guest = boot(f"""
+    start:
+        mov dword ptr [HEAP], 1
+        {prefix} neg dword ptr [HEAP]
+        pushfq
+        pop qword ptr [HEAP + 8]
+        END
+    """)
+    guest.run()
+    assert guest.number(guests.HEAP, 4) == 0xFFFFFFFF
+    assert guest.number(guests.HEAP + 8) & ARITHMETIC == 0x95  # CF PF AF SF
+
+
+# --- x87 --------------------------------------------------------------------------------------------------------------
+
+TRUNCATED: Final = {
+    "too large for 32 bits": ("dword", 4, "1e10", 0x80000000),
+    "too small for 32 bits": ("dword", 4, "-1e10", 0x80000000),
+    "the largest of 32 bits": ("dword", 4, "2147483647.75", 0x7FFFFFFF),
+    "the smallest of 32 bits": ("dword", 4, "-2147483648.75", 0x80000000),
+    "too large for 64 bits": ("qword", 8, "1e30", 1 << 63),
+    "too small for 64 bits": ("qword", 8, "-1e30", 1 << 63),
+    "inside 64 bits": ("qword", 8, "-1e15", -(10**15) & (1 << 64) - 1),
+}
+
+
+@pytest.mark.parametrize("name", TRUNCATED)
+def test_x87_truncation_gives_the_indefinite_integer_for_what_does_not_fit(boot: Boot, name: str) -> None:
+    unit, size, value, result = TRUNCATED[name]
+    guest = boot(f"""
+    start:
+        fninit
+        fld qword ptr [value]
+        fisttp {unit} ptr [HEAP]
+        fnstsw [HEAP + 8]
+        END
+    value: .double {value}
+    """)
+    guest.run()
+    assert guest.number(guests.HEAP, size) == result
+    assert guest.number(guests.HEAP + 8, 2) & 0x3800 == 0  # popped
+
+
+UP: Final = 0xB7F
+ROUNDED_UP: Final = {
+    "fldpi": 0xC90FDAA22168C235,
+    "fldl2e": 0xB8AA3B295C17F0BC,
+    "fldl2t": 0xD49A784BCD1B8AFF,
+    "fldlg2": 0x9A209A84FBCFF799,
+    "fldln2": 0xB17217F7D1CF79AC,
+}
+ROUNDED_DOWN: Final = {
+    "fldpi": 0xC90FDAA22168C234,
+    "fldl2e": 0xB8AA3B295C17F0BB,
+    "fldl2t": 0xD49A784BCD1B8AFE,
+    "fldlg2": 0x9A209A84FBCFF798,
+    "fldln2": 0xB17217F7D1CF79AB,
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED_UP)
+def test_an_x87_constant_is_rounded_as_the_control_word_says(boot: Boot, name: str) -> None:
+    guest = boot(f"""
+    start:
+        fninit
+        mov word ptr [HEAP], {UP}
+        mov word ptr [HEAP + 2], {UP ^ 0xC00}
+        mov word ptr [HEAP + 4], {UP | 0xC00}
+        .irp at, 0, 2, 4
+        fldcw [HEAP + \\at]
+        {name}
+        fstp tbyte ptr [HEAP + 16 + 8 * \\at]
+        .endr
+        END
+    """)
+    guest.run()
+    up, down, to_zero = (guest.number(guests.HEAP + at) for at in (16, 32, 48))
+    assert (up, down, to_zero) == (ROUNDED_UP[name], ROUNDED_DOWN[name], ROUNDED_DOWN[name])
+
+
+# The instruction, where it finds its operand, and which bit of the operand's NaN should be set afterwards.
+SIGNALING: Final = {
+    "FLD m32": "fld dword ptr [single]",
+    "FLD m64": "fld qword ptr [double]",
+    "FADD m32": "fldz; fadd dword ptr [single]",
+    "FMUL m64": "fld1; fmul qword ptr [double]",
+}
+
+
+@pytest.mark.parametrize("name", SIGNALING)
+def test_x87_makes_a_signaling_nan_quiet(boot: Boot, name: str) -> None:
+    guest = boot(f"""
+    start:
+        fninit
+        {SIGNALING[name]}
+        fstp tbyte ptr [HEAP]
+        END
+    .balign 8
+    double: .quad 0x7FF4000000000000
+    single: .long 0x7FA00000
+    """)
+    guest.run()
+    assert guest.memory.read(guests.HEAP, 10) == struct.pack("<QH", 0xE000000000000000, 0x7FFF)
+
+
+# --- SSE --------------------------------------------------------------------------------------------------------------
+
+FIRST: Final = 0xFFF8000000000001
+SECOND: Final = 0x7FFFFFFFFFFFFFFF
+
+
+@pytest.mark.parametrize("operation", ["add", "sub", "mul", "div"])
+def test_sse_gives_the_first_of_two_nans(boot: Boot, operation: str) -> None:
+    guest = boot(f"""
+    start:
+        movupd xmm0, [numbers]
+        movupd xmm1, [numbers + 16]
+        movapd xmm2, xmm0
+        {operation}pd xmm0, xmm1
+        movupd [HEAP], xmm0
+        {operation}sd xmm2, xmm1
+        movupd [HEAP + 16], xmm2
+        movupd xmm0, [numbers + 32]
+        movupd xmm1, [numbers + 48]
+        movapd xmm2, xmm0
+        {operation}ps xmm0, xmm1
+        movupd [HEAP + 32], xmm0
+        {operation}ss xmm2, xmm1
+        movupd [HEAP + 48], xmm2
+        END
+    numbers:
+        .quad {FIRST:#x}, {FIRST:#x}, {SECOND:#x}, {SECOND:#x}
+        .long 0xFFC00001, 0xFFC00002, 0xFFC00003, 0xFFC00004, 0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF
+    """)
+    guest.run()
+    assert guest.numbers(guests.HEAP, 4) == [FIRST] * 4
+    assert guest.numbers(guests.HEAP + 32, 8, 4) == [0xFFC00001, 0xFFC00002, 0xFFC00003, 0xFFC00004] * 2
+
+
+@pytest.mark.parametrize("operation", ["min", "max"])
+def test_denormals_are_zero_also_for_the_smaller_and_the_larger(boot: Boot, operation: str) -> None:
+    guest = boot(f"""
+    start:
+        mov dword ptr [HEAP], 0x1FC0            # DAZ
+        ldmxcsr [HEAP]
+        movupd xmm0, [numbers]
+        movupd xmm1, [numbers + 16]
+        movapd xmm2, xmm0
+        {operation}pd xmm0, xmm1
+        movupd [HEAP + 16], xmm0
+        {operation}sd xmm2, xmm1
+        movsd [HEAP + 32], xmm2
+        END
+    numbers: .quad 5, 0x8000000000000005, 7, 0x8000000000000007
+    """)
+    guest.run()
+    assert guest.numbers(guests.HEAP + 16, 3) == [0, 1 << 63, 0]
+
+
+# --- page faults ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("instruction", READING_AND_WRITING)
+def test_a_page_fault_of_an_instruction_that_reads_and_writes_is_one_of_a_write(boot: Boot, instruction: str) -> None:
+    guest = boot(f"start: CATCH done; mov edi, PAGES; {instruction}; done: END")
+    guest.run()
+    (trap,) = guest.traps()
+    assert (trap.vector, trap.error) == (14, 2)
+
+
+def test_a_page_fault_of_a_fetch_comes_after_the_instructions_before_it(boot: Boot) -> None:
+    guest = boot("start: CATCH done; mov edi, PAGES + 0xFFB; jmp rdi; done: END")
+    guests.write_page(guest.memory, 0, guests.HEAP | guests.PRESENT)
+    guest.memory.write(guests.HEAP + 0xFFB, b"\xb8\x77\x07\0\0")  # mov eax, 0x777: up to the end of the page
+    guest.run()
+    (trap,) = guest.traps()
+    assert (trap.vector, trap.error & 0x11) == (14, 0x10)
+    assert (trap.rip, trap.cr2) == (guests.PAGES + 0x1000, guests.PAGES + 0x1000)
