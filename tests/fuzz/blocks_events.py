@@ -6,7 +6,17 @@ from typing import Final
 from hibana.units import PAGE
 from tests.fuzz import integer, world
 from tests.fuzz.blocks_execute import in_user_mode
-from tests.fuzz.cpus import CLOSED_GATES, INT_N, JUMP_NOWHERE, LTR_OF_LDT, PARAVIRTUAL_MSRS, READ_MODIFY_FAULT, RESERVED_CONTROL_BITS, UD0
+from tests.fuzz.cpus import (
+    CLOSED_GATES,
+    HLT_AFTER_STI,
+    INT_N,
+    JUMP_NOWHERE,
+    LTR_OF_LDT,
+    PARAVIRTUAL_MSRS,
+    READ_MODIFY_FAULT,
+    RESERVED_CONTROL_BITS,
+    UD0,
+)
 from tests.fuzz.encoder import R12, R13, RAX, RBX, RCX, RDI, RDX, RSI, RSP, E
 from tests.fuzz.generator import AF, ARITHMETIC, FREE, Entry, Generator
 from tests.fuzz.world import AT_RECORD, DATA, K, L, U, at
@@ -116,8 +126,8 @@ _FAULTS: Final[tuple[Callable[[Generator], None], ...]] = (
     _raw("0f05"), _raw("cd80", INT_N),
 )  # fmt: skip
 _USER_FAULTS: Final[tuple[Callable[[Generator], None], ...]] = (
-    *(_divide,) * 2, *(_unmapped,) * 3, _raw("0f0b"), _raw("cc"), _raw("cd04"), _raw("cd21", CLOSED_GATES), _raw("fa"), _raw("f4"),
-    _raw("e480"), _raw("e680"), _raw("0f20d8"), _raw("0f22d8"), _raw("0f32"), _raw("0f0138"), _raw("48cf"),
+    *(_divide,) * 2, *(_unmapped,) * 3, _raw("0f0b"), _raw("cc"), _raw("cd04"), _raw("cd21", CLOSED_GATES), _raw("fa"),
+    _raw("f4"), _raw("e480"), _raw("e680"), _raw("0f20d8"), _raw("0f22d8"), _raw("0f32"), _raw("0f0138"), _raw("48cf"),
     _raw("0f08"),
 )  # fmt: skip
 
@@ -209,7 +219,7 @@ def _interrupts(g: Generator, send: Callable[[int], None], vectors: list[int]) -
     for vector in vectors:
         send(vector)
     code.raw(_STI)
-    if g.chance(0.2):
+    if g.chance(0.2) and g.may(HLT_AFTER_STI):
         code.raw(_HLT)
     for vector, register in zip(vectors, FREE[1:], strict=False):
         _await(g, vector, register)
@@ -263,7 +273,7 @@ def _timer(g: Generator) -> None:
 def _halt(g: Generator) -> None:
     """Start the timer and halt until it rings."""
     _timer(g)
-    _await_timer(g, halt=True)
+    _await_timer(g, halt=g.may(HLT_AFTER_STI))
 
 
 def _interruptible(g: Generator) -> None:

@@ -131,7 +131,9 @@ class Machine:
         self._write(program.layout, program.image)
         vcpu = self.vm.vcpus[0]
         self.vm.load(self._chips)
-        vcpu.load(tables.start_state(self._reset, program.layout, program.ring, program.regs, program.cr4, program.msrs))
+        vcpu.load(
+            tables.start_state(self._reset, program.layout, program.ring, program.regs, program.cr4, program.msrs)
+        )
         self._bus.begin()
         self._ended = False
         self._kicker.be_busy(program.hectic)

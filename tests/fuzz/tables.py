@@ -103,9 +103,7 @@ def _write_space(frames: bytearray, layout: Layout, space: int) -> None:
         pack_into("<Q", frames, table * PAGE + 8 * index, layout.gpa(target) | _KEPT | USER)
 
 
-def start_state(
-    reset: VcpuState, layout: Layout, ring: int, regs: Regs, cr4: int, msrs: dict[int, int]
-) -> VcpuState:
+def start_state(reset: VcpuState, layout: Layout, ring: int, regs: Regs, cr4: int, msrs: dict[int, int]) -> VcpuState:
     """Turn a CPU after reset into one in 64-bit mode, in space 0."""
     data = Segment(limit=0xFFFFFFFF, selector=world.USER_DATA, type=3, dpl=3, db=1, g=1)
     stack = data if ring else Segment(limit=0xFFFFFFFF, selector=world.KERNEL_DATA, type=3, db=1, g=1)
