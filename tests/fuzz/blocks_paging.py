@@ -4,7 +4,7 @@ from typing import Final
 
 from hibana.units import MIB, PAGE
 from tests.fuzz import blocks_compute, vector, world
-from tests.fuzz.cpus import DEVICES_DIRTY
+from tests.fuzz.cpus import DEVICES_DIRTY, UNALIGNED_DEVICES
 from tests.fuzz.encoder import R12, R14, RAX, RBX, RCX, RDI, RDX, RSI, RSP
 from tests.fuzz.generator import AF, ARITHMETIC, Entry, Generator
 from tests.fuzz.paging import (
@@ -372,6 +372,8 @@ def _device(g: Generator) -> None:
             g.flags(ARITHMETIC & ~AF, AF)
         else:
             code.fetch(g.free(), R12, offset, size)
+    if not g.may(UNALIGNED_DEVICES):  # as other blocks would, when they find it in their window
+        map_pages(g, window, space, index, [0])
 
 
 def _strings(g: Generator) -> None:

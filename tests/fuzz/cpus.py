@@ -35,6 +35,7 @@ READ_MODIFY_FAULT: Final = "page faults by instructions that read and write"
 FETCH_FAULT_LATER: Final = "page faults by a fetch behind other instructions"
 JUMP_NOWHERE: Final = "jumps to non-canonical addresses"
 PARAVIRTUAL_MSRS: Final = "MSRs of KVM"
+UNALIGNED_DEVICES: Final = "accesses to devices that are not aligned"
 CODE_BY_STRINGS: Final = "code that is executed as soon as a string instruction has written it"
 DEVICES_DIRTY: Final = "pages of devices that become dirty"
 RESERVED_CONTROL_BITS: Final = "reserved bits in control registers"
@@ -59,6 +60,7 @@ _AGAINST_ANY: Final = {
     FETCH_FAULT_LATER: "the translator raises it before those instructions, which are executed afterwards",
     JUMP_NOWHERE: "the translator raises the exception at the target, not at the jump",
     PARAVIRTUAL_MSRS: "with KVM they exist",
+    UNALIGNED_DEVICES: "the translator makes two of one, and the manuals leave it to the bus",
 }
 """What is different with any KVM. `tests/contract/engine/deviations.py` has the translator's faults too."""
 

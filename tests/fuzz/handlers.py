@@ -32,6 +32,10 @@ _RIP: Final = 32
 _RFLAGS: Final = 48
 _RSP: Final = 56
 
+_FRAME_SIZE: Final = 40
+_COPY: Final = K + world.ASYNC_STACK * PAGE
+"""Where nothing is compared, and far below what interrupts push."""
+
 _OR, _AND, _SUB, _CMP = 1, 4, 5, 7
 
 _IRETQ: Final = b"\x48\xcf"
@@ -94,7 +98,20 @@ def _exception(code: Code, entry: int, finish: int) -> None:
     code.dr(b"\xc1", 0, RAX, 8)  # rol rax, 5
     code.imm8(5)
     code.ra(b"\x89", RAX, AT_RECORD + world.STEPS, 8)
-    code.jmp(back)
+    _return_without_trace(code)
+
+
+def _return_without_trace(code: Code) -> None:
+    """Return by way of a copy of the frame, and clear flags in the frame: some were undefined when the step was over."""
+    for position in range(0, _FRAME_SIZE, 8):
+        code.fetch(RAX, RSP, _RIP + position)
+        code.ra(b"\x89", RAX, _COPY + position, 8)
+    code.dm(b"\x81", _AND, RSP, _RFLAGS)
+    code.imm(~_ARITHMETIC, 4)
+    code.pop(RDX)
+    code.pop(RAX)
+    code.load(RSP, _COPY)
+    code.raw(_IRETQ)
 
 
 def _make_present(code: Code, otherwise: int, back: int) -> None:

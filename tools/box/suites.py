@@ -34,7 +34,7 @@ LEFT_OUT: Final = (
 )
 _DESELECTED: Final = tuple(word for name in LEFT_OUT for word in ("--deselect", name))
 
-_ENGINE: Final = ("tests/contract/engine", "tests/kvm_api")
+_ENGINE: Final = ("tests/contract/engine", "tests/kvm_api", "tests/fuzz")
 _DRIVES: Final = ("tests/guest/test_guest_drive.py", "tests/guest/test_guest_rootfs.py")
 _ON_KVM: Final = ("--", "env", "HIBANA_GUEST_ENGINES=kvm", *_PYTEST, *_DESELECTED, "-k", "kvm")
 

@@ -40,9 +40,28 @@
 # SSE
 # ----------------------------------------------------------------------------------------------------------------------
 
+# Loading MXCSR costs more than most operations, so first it is tried with that of C. Its exceptions are sticky: when there
+# is none in it afterwards that the guest has not had before, nothing has happened that the guest could notice.
+        .macro  TRY
+        mov     r8d, [rdi + ENV_MXCSR]
+        mov     r9d, r8d
+        and     r9d, ~EXCEPTIONS
+        cmp     r9d, ALL_MASKED
+        jne     2f                              # it does not compute as C does
+        .endm
+
+        .macro  UNLESS_NEW
+        stmxcsr [rsp - 12]
+        not     r8d
+        and     r8d, [rsp - 12]
+        test    r8d, EXCEPTIONS
+        jnz     2f
+        .endm
+
 # Compute as the guest does.
         .macro  BEGIN
-        stmxcsr [rsp - 16]
+2:      stmxcsr [rsp - 16]
+        and     dword ptr [rsp - 16], ~EXCEPTIONS   # so that the next try need not fail
         mov     eax, [rdi + ENV_MXCSR]
         and     eax, MODES
         or      eax, ALL_MASKED
@@ -50,7 +69,7 @@
         ldmxcsr [rsp - 12]
         .endm
 
-# Compute as C does; note what has happened. Nothing of the guest's has been changed so far.
+# Compute as C does again; note what has happened. Nothing of the guest's has been changed so far.
         .macro  FINISH
         stmxcsr [rsp - 12]
         ldmxcsr [rsp - 16]
@@ -70,9 +89,15 @@
 # void helper_NAME(CPUX86State *env, Reg *destination, Reg *source): how much of either is there, and what to do.
         .macro  SSE name, destination, source, operation:vararg
 helper_\name:
-        BEGIN
         mov\destination xmm0, [rsi]
         mov\source xmm1, [rdx]
+        TRY
+        \operation
+        UNLESS_NEW
+        mov\destination [rsi], xmm0
+        ret
+        BEGIN
+        mov\destination xmm0, [rsi]
         \operation
         FINISH
         mov\destination [rsi], xmm0
@@ -130,6 +155,10 @@ helper_\name:
 # int helper_NAME(CPUX86State *env, Reg *source)
         .macro  TO_INTEGER name, result, operation
 helper_\name:
+        TRY
+        \operation \result, [rsi]
+        UNLESS_NEW
+        ret
         BEGIN
         \operation \result, [rsi]
         FINISH
@@ -148,6 +177,11 @@ helper_\name:
 # void helper_NAME(CPUX86State *env, Reg *destination, int source)
         .macro  FROM_INTEGER name, size, source
 helper_\name:
+        TRY
+        cvtsi2\size xmm0, \source
+        UNLESS_NEW
+        mov\size [rsi], xmm0
+        ret
         BEGIN
         cvtsi2\size xmm0, \source
         FINISH
@@ -163,8 +197,16 @@ helper_\name:
 # void helper_NAME(CPUX86State *env, Reg *first, Reg *second): the arithmetic flags
         .macro  TO_FLAGS name, size
 helper_\name:
-        BEGIN
         mov\size xmm0, [rsi]
+        TRY
+        \name   xmm0, [rdx]
+        pushfq
+        pop     rsi
+        UNLESS_NEW
+        and     esi, CF | PF | ZF
+        mov     [rdi + ENV_CC_SRC], rsi
+        ret
+        BEGIN
         \name   xmm0, [rdx]
         pushfq
         pop     rsi
