@@ -9,7 +9,7 @@
 A block needs nothing that another block did: whatever it relies on, it sets. So any of them can be left out, which is
 how a failing program is made small. Everything a program does is architecturally defined, with one exception that the
 generator keeps book of: the flags that an instruction leaves undefined (`undefined`) are not looked at until another
-instruction has defined them.
+instruction has defined them. What another CPU does not do, or does wrong, a block asks for by `may`.
 """
 
 import random

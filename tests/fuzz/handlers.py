@@ -102,7 +102,7 @@ def _exception(code: Code, entry: int, finish: int) -> None:
 
 
 def _return_without_trace(code: Code) -> None:
-    """Return by way of a copy of the frame, and clear flags in the frame: some were undefined when the step was over."""
+    """Return by way of a copy of the frame, and clear the flags in it: after a step some may be undefined."""
     for position in range(0, _FRAME_SIZE, 8):
         code.fetch(RAX, RSP, _RIP + position)
         code.ra(b"\x89", RAX, _COPY + position, 8)

@@ -15,7 +15,7 @@ _MXCSR: Final = "test_mxcsr_remembers_exceptions_that_are_masked"
 _STATUS_WORD: Final = "test_the_x87_status_word_remembers_exceptions_that_are_masked"
 
 # All of these are properties of unicorn 2.1.4, whose translator is QEMU 5.0.1's. Kernels can do without; some programs
-# notice: numerical ones that ask which exceptions have happened, and a debugger inside the guest that watches data.
+# notice: numerical ones that ask x87 which exceptions have happened, and a debugger inside the guest that watches data.
 _SOFT: Final = {
     f"{_PRECISELY}[#DB by INT1]": "the translator does not know INT1 and gives #UD",
     f"{_PRECISELY}[#SS by a non-canonical stack]": _CANONICAL,

@@ -1,7 +1,4 @@
-"""Corners of instructions that a comparison of random programs with a real CPU has found: easily overlooked, defined.
-
-What each says has been seen on a CPU, beside the manual's words.
-"""
+"""Corners of instructions that a comparison of random programs with real CPUs has found: easily overlooked, but defined."""
 
 import struct
 from typing import Final
