@@ -29,7 +29,7 @@ class Kind(msgspec.Struct, frozen=True):
     """What they run on, beside the translator."""
 
 
-CMPXCHG_32: Final = "CMPXCHG of 32-bit registers"
+CMPXCHG_32: Final = "CMPXCHG of 32 bits"
 LOCKED_NEG: Final = "LOCK NEG"
 READ_MODIFY_FAULT: Final = "page faults by instructions that read and write"
 FETCH_FAULT_LATER: Final = "page faults by a fetch behind other instructions"
@@ -54,7 +54,7 @@ PRECISION: Final = "x87 with another precision"
 HLT_AFTER_STI: Final = "HLT right after STI"
 
 _AGAINST_ANY: Final = {
-    CMPXCHG_32: "the translator clears the upper half of the register also when it changes nothing",
+    CMPXCHG_32: "the translator clears upper halves also of registers that it is to leave alone",
     LOCKED_NEG: "the translator computes the flags from what was there before",
     READ_MODIFY_FAULT: "the translator says that the access was a read",
     FETCH_FAULT_LATER: "the translator raises it before those instructions, which are executed afterwards",

@@ -256,10 +256,10 @@ def branch(g: Generator) -> None:
 def exchange(g: Generator) -> None:
     """XCHG, XADD, CMPXCHG."""
     size, code, kind = g.pick(_SIZES), g.code, g.below(3)
+    if kind == _CMPXCHG and size == 4 and not g.may(CMPXCHG_32):
+        size = 8
     opcode = (_wide(size, 0x86), b"\x0f" + _wide(size, 0xC0), b"\x0f" + _wide(size, 0xB0))[kind]
     if g.chance(0.4):
-        if kind == _CMPXCHG and size == 4 and not g.may(CMPXCHG_32):
-            size = 8
         code.rr(opcode, g.free(), g.free(), size)
     else:
         if g.chance(0.5):

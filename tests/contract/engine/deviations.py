@@ -8,6 +8,7 @@ from typing import Final
 _CANONICAL: Final = "the translator finds a non-canonical address at the access itself and calls it #GP at its target"
 _X87_FLAGS: Final = "the translator's x87 arithmetic records no exceptions but division by zero in the status word"
 _UPPER_HALF: Final = "it writes the register all the same, which clears its upper half"
+_SUCCEEDS: Final = "test_a_comparison_that_succeeds_does_not_touch_the_accumulator"
 _READ_AND_WRITE: Final = "test_a_page_fault_of_an_instruction_that_reads_and_writes_is_one_of_a_write"
 _READS_FIRST: Final = "the translator reads first, and says so"
 _PRECISELY: Final = "test_an_exception_is_delivered_precisely"
@@ -32,6 +33,9 @@ _SOFT: Final = {
     f"{_STATUS_WORD}[overflow]": _X87_FLAGS,
     f"{_STATUS_WORD}[denormal operand and underflow]": _X87_FLAGS,
     "test_a_comparison_that_fails_does_not_touch_a_register": _UPPER_HALF,
+    f"{_SUCCEEDS}[cmpxchg ebx, ecx]": _UPPER_HALF,
+    f"{_SUCCEEDS}[cmpxchg [HEAP], ecx]": _UPPER_HALF,
+    f"{_SUCCEEDS}[lock cmpxchg [HEAP], ecx]": _UPPER_HALF,
     "test_a_negation_in_memory_sets_the_flags_of_its_result[lock]": "the translator takes the operand for the result",
     _READ_AND_WRITE: _READS_FIRST,
     "test_a_page_fault_of_a_fetch_comes_after_the_instructions_before_it": "the translator translates them together",
