@@ -211,6 +211,33 @@ def test_denormals_are_zero_also_for_the_smaller_and_the_larger(boot: Boot, oper
     assert guest.numbers(guests.HEAP + 16, 3) == [0, 1 << 63, 0]
 
 
+@pytest.mark.parametrize(("control", "vector"), [("bts", 19), ("btr", 6)])
+def test_an_sse_exception_that_is_not_masked_leaves_the_destination_alone(
+    boot: Boot, control: str, vector: int
+) -> None:
+    guest = boot(f"""
+    start:
+        mov rax, cr4
+        {control} rax, 10                       # OSXMMEXCPT
+        mov cr4, rax
+        mov dword ptr [HEAP], 0x1D80            # all but division by zero are masked
+        ldmxcsr [HEAP]
+        movups xmm0, [numbers]
+        CATCH done
+        divps xmm0, [numbers + 16]
+    done:
+        movups [HEAP + 16], xmm0
+        stmxcsr [HEAP]
+        END
+    .balign 16
+    numbers: .float 1, 2, 3, 4, 1, 0, 1, 1
+    """)
+    guest.run()
+    assert [trap.vector for trap in guest.traps()] == [vector]
+    assert guest.memory.read(guests.HEAP + 16, 16) == struct.pack("<4f", 1, 2, 3, 4)
+    assert guest.number(guests.HEAP, 4) == 0x1D84
+
+
 # --- page faults ------------------------------------------------------------------------------------------------------
 
 
