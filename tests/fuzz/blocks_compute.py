@@ -3,7 +3,7 @@
 from typing import Final
 
 from hibana.units import PAGE
-from tests.fuzz import integer, vector, world
+from tests.fuzz import extensions, integer, vector, world
 from tests.fuzz.encoder import RAX, RBX, RCX, RDI, RSI
 from tests.fuzz.generator import ARITHMETIC, Entry, Generator
 from tests.fuzz.world import DATA, at
@@ -29,6 +29,11 @@ def _integer_loop(g: Generator) -> None:
 def _sse(g: Generator) -> None:
     g.aim_at_data()
     vector.sse(g, 6 + g.below(14))
+
+
+def _extensions(g: Generator) -> None:
+    g.aim_at_data()
+    extensions.soup(g, 6 + g.below(14))
 
 
 def _x87(g: Generator) -> None:
@@ -112,6 +117,7 @@ BLOCKS: Final[dict[str, Entry]] = {
     "integer": Entry(10, _integer),
     "integer loop": Entry(6, _integer_loop),
     "sse": Entry(5, _sse),
+    "extensions": Entry(4, _extensions),
     "x87": Entry(3, _x87),
     "mixed loop": Entry(3, _mixed_loop),
     "strings": Entry(6, _strings),

@@ -31,6 +31,10 @@ class Kind(msgspec.Struct, frozen=True):
 
 CMPXCHG_32: Final = "CMPXCHG of 32 bits"
 LOCKED_NEG: Final = "LOCK NEG"
+BIT_FIELDS_32: Final = "BMI of 32 bits"
+BZHI: Final = "BZHI"
+BLSI_CARRY: Final = "the carry flag after BLSI"
+EXPLICIT_LENGTHS: Final = "PCMPESTRI and PCMPESTRM"
 READ_MODIFY_FAULT: Final = "page faults by instructions that read and write"
 FETCH_FAULT_LATER: Final = "page faults by a fetch behind other instructions"
 JUMP_NOWHERE: Final = "jumps to non-canonical addresses"
@@ -56,6 +60,10 @@ HLT_AFTER_STI: Final = "HLT right after STI"
 _AGAINST_ANY: Final = {
     CMPXCHG_32: "the translator clears upper halves also of registers that it is to leave alone",
     LOCKED_NEG: "the translator computes the flags from what was there before",
+    BIT_FIELDS_32: "the translator's BEXTR and PDEP see 64 bits",
+    BZHI: "the translator clears the highest bit where no bit is to be cleared",
+    BLSI_CARRY: "the translator gives it the one of BLSR",
+    EXPLICIT_LENGTHS: "the translator finds other substrings than a CPU",
     READ_MODIFY_FAULT: "the translator says that the access was a read",
     FETCH_FAULT_LATER: "the translator raises it before those instructions, which are executed afterwards",
     JUMP_NOWHERE: "the translator raises the exception at the target, not at the jump",
@@ -89,7 +97,7 @@ _AGAINST: Final[Mapping[str, Mapping[str, str]]] = {
 _UNKNOWN: Final = "the emulator does not know it"
 _BACK: Final = "from ring 3, only a kernel made for this KVM is called back by SYSCALL and INT n"
 _BY_EMULATOR: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("sse", "x87", "mixed loop", SSE, PAIR_16, POPCNT, INT_N, UD0), _UNKNOWN),
+    **dict.fromkeys(("sse", "extensions", "x87", "mixed loop", SSE, PAIR_16, POPCNT, INT_N, UD0), _UNKNOWN),
     **dict.fromkeys(("user", "user code", "user pages", "user spaces", "user faults", "system calls"), _BACK),
     RESERVED_CONTROL_BITS: _UNCHECKED,
     LTR_OF_LDT: "the emulator gives another error code",

@@ -9,6 +9,8 @@ _CANONICAL: Final = "the translator finds a non-canonical address at the access 
 _X87_FLAGS: Final = "the translator's x87 arithmetic records no exceptions but division by zero in the status word"
 _UPPER_HALF: Final = "it writes the register all the same, which clears its upper half"
 _SUCCEEDS: Final = "test_a_comparison_that_succeeds_does_not_touch_the_accumulator"
+_BIT_FIELD: Final = "test_a_bit_field_of_32_bits_ends_there"
+_OF_64_BITS: Final = "the translator does the same as with 64 bits"
 _READ_AND_WRITE: Final = "test_a_page_fault_of_an_instruction_that_reads_and_writes_is_one_of_a_write"
 _READS_FIRST: Final = "the translator reads first, and says so"
 _PRECISELY: Final = "test_an_exception_is_delivered_precisely"
@@ -37,6 +39,10 @@ _SOFT: Final = {
     f"{_SUCCEEDS}[cmpxchg [HEAP], ecx]": _UPPER_HALF,
     f"{_SUCCEEDS}[lock cmpxchg [HEAP], ecx]": _UPPER_HALF,
     "test_a_negation_in_memory_sets_the_flags_of_its_result[lock]": "the translator takes the operand for the result",
+    f"{_BIT_FIELD}[BEXTR beyond the end]": _OF_64_BITS,
+    f"{_BIT_FIELD}[BZHI of all]": "the translator clears the highest bit",
+    f"{_BIT_FIELD}[PDEP]": _OF_64_BITS,
+    "test_the_carry_of_the_lowest_bit_says_whether_there_is_one[blsi-1]": "the translator gives BLSI the carry of BLSR",
     _READ_AND_WRITE: _READS_FIRST,
     "test_a_page_fault_of_a_fetch_comes_after_the_instructions_before_it": "the translator translates them together",
 }

@@ -225,6 +225,31 @@ helper_\name:
         TO_FLAGS ucomiss, ss
         TO_FLAGS ucomisd, sd
 
+# void helper_NAME_xmm(CPUX86State *env, Reg *destination, Reg *source)
+#
+# Not floating point, but no better: the library changes the destination while it still reads the source, which are often
+# the same. So the source becomes a copy.
+        .macro  HORIZONTAL name
+helper_\name\()_xmm:
+        cmp     rsi, rdx
+        je      1f
+        jmp     [rip + lib_helper_\name\()_xmm]
+1:      movups  xmm0, [rdx]
+        sub     rsp, 24
+        movups  [rsp], xmm0
+        mov     rdx, rsp
+        call    [rip + lib_helper_\name\()_xmm]
+        add     rsp, 24
+        ret
+        .endm
+
+        HORIZONTAL phaddw
+        HORIZONTAL phaddd
+        HORIZONTAL phaddsw
+        HORIZONTAL phsubw
+        HORIZONTAL phsubd
+        HORIZONTAL phsubsw
+
 # Raise what the guest does not mask. Jumped to from where rsp is as on entry.
 unmasked:
         mov     esi, VECTOR_XM
@@ -307,5 +332,11 @@ helper_fldl_ST0:
 cells:
 lib_helper_fldl_ST0:    .quad 0
 lib_helper_flds_ST0:    .quad 0
+lib_helper_phaddw_xmm: .quad 0
+lib_helper_phaddd_xmm: .quad 0
+lib_helper_phaddsw_xmm: .quad 0
+lib_helper_phsubw_xmm: .quad 0
+lib_helper_phsubd_xmm: .quad 0
+lib_helper_phsubsw_xmm: .quad 0
 lib_raise_exception_err_ra: .quad 0
 cells_end:
