@@ -121,7 +121,8 @@ def _bits(g: Generator) -> None:
         g.code.imm8(g.below(64))
     else:
         where, prefix, opcode, defined, undefined = g.pick((*_BMI_OF_THREE, _BZHI) if g.may(BZHI) else _BMI_OF_THREE)
-        _vex(g, where, prefix, opcode, *g.frees(3), wide or not g.may(BIT_FIELDS_32))
+        reg, second, rm = g.frees(3)
+        _vex(g, where, prefix, opcode, reg, second, rm, wide or not g.may(BIT_FIELDS_32))
         g.flags(defined, undefined)
 
 
