@@ -34,7 +34,7 @@ LOCKED_NEG: Final = "LOCK NEG"
 BIT_FIELDS_32: Final = "BMI of 32 bits"
 BZHI: Final = "BZHI"
 BLSI_CARRY: Final = "the carry flag after BLSI"
-EXPLICIT_LENGTHS: Final = "PCMPESTRI and PCMPESTRM"
+SUBSTRINGS: Final = "PCMPESTRI and its like, looking for a substring"
 READ_MODIFY_FAULT: Final = "page faults by instructions that read and write"
 FETCH_FAULT_LATER: Final = "page faults by a fetch behind other instructions"
 JUMP_NOWHERE: Final = "jumps to non-canonical addresses"
@@ -63,7 +63,7 @@ _AGAINST_ANY: Final = {
     BIT_FIELDS_32: "the translator's BEXTR and PDEP see 64 bits",
     BZHI: "the translator clears the highest bit where no bit is to be cleared",
     BLSI_CARRY: "the translator gives it the one of BLSR",
-    EXPLICIT_LENGTHS: "the translator finds other substrings than a CPU",
+    SUBSTRINGS: "the translator does not find one that begins here and may end behind the register",
     READ_MODIFY_FAULT: "the translator says that the access was a read",
     FETCH_FAULT_LATER: "the translator raises it before those instructions, which are executed afterwards",
     JUMP_NOWHERE: "the translator raises the exception at the target, not at the jump",

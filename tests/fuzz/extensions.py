@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from tests.fuzz.cpus import BIT_FIELDS_32, BLSI_CARRY, BZHI, EXPLICIT_LENGTHS, TWO_NANS
+from tests.fuzz.cpus import BIT_FIELDS_32, BLSI_CARRY, BZHI, SUBSTRINGS, TWO_NANS
 from tests.fuzz.encoder import R12
 from tests.fuzz.generator import AF, ARITHMETIC, CF, OF, PF, SF, ZF, Generator
 
@@ -20,6 +20,7 @@ _WITH_NUMBER: Final = (0x0C, 0x0D, 0x0E, 0x0F, 0x21, 0x42, 0x44, 0xDF)
 _EXTRACTED: Final = ((0x14, 4), (0x16, 4), (0x16, 8), (0x17, 4))
 _INSERTED: Final = ((0x20, 4), (0x22, 4), (0x22, 8))
 _COMPARED_STRINGS: Final = (0x60, 0x61, 0x62, 0x63)
+_SUBSTRING: Final = 0xC
 _HORIZONTAL: Final = ((_F2, 0x7C), (_66, 0x7C), (_F2, 0x7D), (_66, 0x7D), (_F2, 0xD0), (_66, 0xD0))
 _DUPLICATED: Final = ((_F2, 0x12), (_F3, 0x12), (_F3, 0x16))
 
@@ -74,9 +75,11 @@ def _between(g: Generator) -> None:
 
 def _compare_strings(g: Generator) -> None:
     """PCMPESTRM, PCMPESTRI, PCMPISTRM, PCMPISTRI."""
-    opcode = g.pick(_COMPARED_STRINGS if g.may(EXPLICIT_LENGTHS) else _COMPARED_STRINGS[2:])
-    g.code.rr(bytes((0x0F, 0x3A, opcode)), _xmm(g), _xmm(g), prefix=_66)
-    g.code.imm8(g.below(128))
+    how = g.below(128)
+    if how & _SUBSTRING == _SUBSTRING and not g.may(SUBSTRINGS):
+        how &= ~_SUBSTRING
+    g.code.rr(bytes((0x0F, 0x3A, g.pick(_COMPARED_STRINGS))), _xmm(g), _xmm(g), prefix=_66)
+    g.code.imm8(how)
     g.flags(ARITHMETIC)
 
 

@@ -164,6 +164,21 @@ def test_a_comparison_of_strings_takes_lengths_from_both_registers(boot: Boot) -
     assert guest.number(guests.HEAP, 4) == 3
 
 
+def test_a_substring_is_also_found_where_it_may_go_on_behind_the_register(boot: Boot) -> None:
+    guest = boot("""
+    start:
+        movups xmm1, [text]
+        movaps xmm2, xmm1
+        pcmpistrm xmm1, xmm2, 0x0C              # bytes, equal ordered
+        movq [HEAP], xmm0
+        END
+    .balign 16
+    text: .ascii "AAAAAAAAAAAAAAAA"
+    """)
+    guest.run()
+    assert guest.number(guests.HEAP) == 0xFFFF
+
+
 # --- x87 --------------------------------------------------------------------------------------------------------------
 
 TRUNCATED: Final = {
