@@ -31,8 +31,8 @@ class Kind(msgspec.Struct, frozen=True):
 
 CMPXCHG_32: Final = "CMPXCHG of 32 bits"
 LOCKED_NEG: Final = "LOCK NEG"
-BIT_FIELDS_32: Final = "BMI of 32 bits"
-BZHI: Final = "BZHI"
+PDEP_32: Final = "BMI2 of 32 bits"
+BIT_FIELDS: Final = "BEXTR and BZHI"
 BLSI_CARRY: Final = "the carry flag after BLSI"
 SUBSTRINGS: Final = "PCMPESTRI and its like, looking for a substring"
 READ_MODIFY_FAULT: Final = "page faults by instructions that read and write"
@@ -60,8 +60,8 @@ HLT_AFTER_STI: Final = "HLT right after STI"
 _AGAINST_ANY: Final = {
     CMPXCHG_32: "the translator clears upper halves also of registers that it is to leave alone",
     LOCKED_NEG: "the translator computes the flags from what was there before",
-    BIT_FIELDS_32: "the translator's BEXTR and PDEP see 64 bits",
-    BZHI: "the translator clears the highest bit where no bit is to be cleared",
+    PDEP_32: "the translator's PDEP sees 64 bits",
+    BIT_FIELDS: "the translator takes one bit less when all are wanted",
     BLSI_CARRY: "the translator gives it the one of BLSR",
     SUBSTRINGS: "the translator does not find one that begins here and may end behind the register",
     READ_MODIFY_FAULT: "the translator says that the access was a read",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from tests.fuzz.cpus import BIT_FIELDS_32, BLSI_CARRY, BZHI, SUBSTRINGS, TWO_NANS
+from tests.fuzz.cpus import BIT_FIELDS, BLSI_CARRY, PDEP_32, SUBSTRINGS, TWO_NANS
 from tests.fuzz.encoder import R12
 from tests.fuzz.generator import AF, ARITHMETIC, CF, OF, PF, SF, ZF, Generator
 
@@ -31,7 +31,6 @@ _NONE, _BY_66, _BY_F3, _BY_F2 = range(4)
 _ALL_BUT_AF_PF: Final = ARITHMETIC & ~AF & ~PF
 _BMI_OF_THREE: Final = (
     (_VEX_0F38, _NONE, 0xF2, _ALL_BUT_AF_PF, AF | PF),  # ANDN
-    (_VEX_0F38, _NONE, 0xF7, CF | OF | ZF, AF | SF | PF),  # BEXTR
     (_VEX_0F38, _BY_F2, 0xF5, 0, 0),  # PDEP
     (_VEX_0F38, _BY_F3, 0xF5, 0, 0),  # PEXT
     (_VEX_0F38, _BY_F2, 0xF6, 0, 0),  # MULX
@@ -39,7 +38,10 @@ _BMI_OF_THREE: Final = (
     (_VEX_0F38, _BY_F3, 0xF7, 0, 0),  # SARX
     (_VEX_0F38, _BY_66, 0xF7, 0, 0),  # SHLX
 )
-_BZHI: Final = (_VEX_0F38, _NONE, 0xF5, _ALL_BUT_AF_PF, AF | PF)
+_BIT_FIELDS: Final = (
+    (_VEX_0F38, _NONE, 0xF7, CF | OF | ZF, AF | SF | PF),  # BEXTR
+    (_VEX_0F38, _NONE, 0xF5, _ALL_BUT_AF_PF, AF | PF),  # BZHI
+)
 _LOWEST_BITS: Final = (1, 2, 3)  # BLSR, BLSMSK, BLSI
 
 
@@ -123,9 +125,9 @@ def _bits(g: Generator) -> None:
         _vex(g, _VEX_0F3A, _BY_F2, 0xF0, g.free(), 0, g.free(), wide)  # RORX
         g.code.imm8(g.below(64))
     else:
-        where, prefix, opcode, defined, undefined = g.pick((*_BMI_OF_THREE, _BZHI) if g.may(BZHI) else _BMI_OF_THREE)
+        where, prefix, opcode, defined, undefined = g.pick((*_BMI_OF_THREE, *_BIT_FIELDS) if g.may(BIT_FIELDS) else _BMI_OF_THREE)
         reg, second, rm = g.frees(3)
-        _vex(g, where, prefix, opcode, reg, second, rm, wide or not g.may(BIT_FIELDS_32))
+        _vex(g, where, prefix, opcode, reg, second, rm, wide or not g.may(PDEP_32))
         g.flags(defined, undefined)
 
 
