@@ -125,7 +125,8 @@ def _bits(g: Generator) -> None:
         _vex(g, _VEX_0F3A, _BY_F2, 0xF0, g.free(), 0, g.free(), wide)  # RORX
         g.code.imm8(g.below(64))
     else:
-        where, prefix, opcode, defined, undefined = g.pick((*_BMI_OF_THREE, *_BIT_FIELDS) if g.may(BIT_FIELDS) else _BMI_OF_THREE)
+        forms = (*_BMI_OF_THREE, *_BIT_FIELDS) if g.may(BIT_FIELDS) else _BMI_OF_THREE
+        where, prefix, opcode, defined, undefined = g.pick(forms)
         reg, second, rm = g.frees(3)
         _vex(g, where, prefix, opcode, reg, second, rm, wide or not g.may(PDEP_32))
         g.flags(defined, undefined)
