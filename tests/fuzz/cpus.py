@@ -34,6 +34,7 @@ LOCKED_NEG: Final = "LOCK NEG"
 PDEP_32: Final = "BMI2 of 32 bits"
 BIT_FIELDS: Final = "BEXTR and BZHI"
 BLSI_CARRY: Final = "the carry flag after BLSI"
+EXPLICIT_LENGTHS: Final = "PCMPESTRI and PCMPESTRM"
 SUBSTRINGS: Final = "PCMPESTRI and its like, looking for a substring"
 READ_MODIFY_FAULT: Final = "page faults by instructions that read and write"
 FETCH_FAULT_LATER: Final = "page faults by a fetch behind other instructions"
@@ -90,6 +91,7 @@ _AGAINST: Final[Mapping[str, Mapping[str, str]]] = {
         DENORMALS_ARE_ZERO: "its MIN and MAX give the denormal itself",
         SSE_EXCEPTIONS: "it does not notice denormal operands",
         PRECISION: "it rounds also what it only loads",
+        EXPLICIT_LENGTHS: "with some lengths such a CPU was seen to read outside its guest",
         HLT_AFTER_STI: "it forgets at an exit that STI has just been executed, and waits for what has been",
     },
 }

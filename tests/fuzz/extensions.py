@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from tests.fuzz.cpus import BIT_FIELDS, BLSI_CARRY, PDEP_32, SUBSTRINGS, TWO_NANS
+from tests.fuzz.cpus import BIT_FIELDS, BLSI_CARRY, EXPLICIT_LENGTHS, PDEP_32, SUBSTRINGS, TWO_NANS
 from tests.fuzz.encoder import R12
 from tests.fuzz.generator import AF, ARITHMETIC, CF, OF, PF, SF, ZF, Generator
 
@@ -80,7 +80,8 @@ def _compare_strings(g: Generator) -> None:
     how = g.below(128)
     if how & _SUBSTRING == _SUBSTRING and not g.may(SUBSTRINGS):
         how &= ~_SUBSTRING
-    g.code.rr(bytes((0x0F, 0x3A, g.pick(_COMPARED_STRINGS))), _xmm(g), _xmm(g), prefix=_66)
+    opcode = g.pick(_COMPARED_STRINGS if g.may(EXPLICIT_LENGTHS) else _COMPARED_STRINGS[2:])
+    g.code.rr(bytes((0x0F, 0x3A, opcode)), _xmm(g), _xmm(g), prefix=_66)
     g.code.imm8(how)
     g.flags(ARITHMETIC)
 

@@ -164,6 +164,24 @@ def test_a_comparison_of_strings_takes_lengths_from_both_registers(boot: Boot) -
     assert guest.number(guests.HEAP, 4) == 3
 
 
+@pytest.mark.parametrize("size", ["", "64"])
+@pytest.mark.parametrize("length", ["0x80000000", "0x8000000000000000", "0x180000000", "-0x7fffffff", "17"])
+def test_no_length_of_a_string_is_too_much(boot: Boot, size: str, length: str) -> None:
+    guest = boot(f"""
+    start:
+        xorps xmm1, xmm1
+        movabs rax, {length}
+        mov rdx, rax
+        pcmpestri{size and "q"} xmm1, xmm1, 0x18   # equal each, negative: there is no first that differs
+        mov [HEAP], ecx
+        pcmpestrm xmm1, xmm1, 0x18
+        movq [HEAP + 8], xmm0
+        END
+    """)
+    guest.run()
+    assert guest.numbers(guests.HEAP, 2) == [16, 0]
+
+
 def test_a_substring_is_also_found_where_it_may_go_on_behind_the_register(boot: Boot) -> None:
     guest = boot("""
     start:

@@ -250,6 +250,46 @@ helper_\name\()_xmm:
         HORIZONTAL phsubd
         HORIZONTAL phsubsw
 
+# void helper_NAME_xmm(CPUX86State *env, Reg *first, Reg *second, uint32_t control)
+#
+# The lengths are in RAX and RDX, or in EAX and EDX without a REX.W, which is above the eight bits of the control byte.
+# Of the lowest number there is no absolute value, and with it the library reads wherever that leads, outside the guest.
+        .equ    RAX_OF_GUEST, ENV_REGS
+        .equ    RDX_OF_GUEST, ENV_REGS + 2 * 8
+        .equ    LONGEST, 16
+
+        .macro  LIMIT register
+        mov     rax, [rdi + \register]
+        test    ecx, ~0xFF
+        jnz     1f
+        movsxd  rax, eax
+1:      mov     r8, rax
+        neg     r8
+        cmovns  rax, r8
+        cmp     rax, r9
+        cmova   rax, r9                         # unsigned: so is what has remained negative
+        mov     [rdi + \register], rax
+        .endm
+
+        .macro  EXPLICIT name
+helper_\name\()_xmm:
+        push    rbx
+        push    [rdi + RAX_OF_GUEST]
+        push    [rdi + RDX_OF_GUEST]
+        mov     rbx, rdi
+        mov     r9d, LONGEST
+        LIMIT   RAX_OF_GUEST
+        LIMIT   RDX_OF_GUEST
+        call    [rip + lib_helper_\name\()_xmm]
+        pop     [rbx + RDX_OF_GUEST]
+        pop     [rbx + RAX_OF_GUEST]
+        pop     rbx
+        ret
+        .endm
+
+        EXPLICIT pcmpestri
+        EXPLICIT pcmpestrm
+
 # Raise what the guest does not mask. Jumped to from where rsp is as on entry.
 unmasked:
         mov     esi, VECTOR_XM
@@ -338,5 +378,7 @@ lib_helper_phaddsw_xmm: .quad 0
 lib_helper_phsubw_xmm: .quad 0
 lib_helper_phsubd_xmm: .quad 0
 lib_helper_phsubsw_xmm: .quad 0
+lib_helper_pcmpestri_xmm: .quad 0
+lib_helper_pcmpestrm_xmm: .quad 0
 lib_raise_exception_err_ra: .quad 0
 cells_end:

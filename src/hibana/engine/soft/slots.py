@@ -127,6 +127,8 @@ SLOTS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
     "helper_phsubw_xmm": ((21173624, 1), (21651920, 6)),
     "helper_phsubd_xmm": ((21173648, 1), (21721296, 6)),
     "helper_phsubsw_xmm": ((21173672, 1), (21675120, 6)),
+    "helper_pcmpestri_xmm": ((21174896, 1), (21652720, 6)),
+    "helper_pcmpestrm_xmm": ((21174920, 1), (21702912, 6)),
     "helper_fldl2t_ST0": ((21165872, 1), (21661448, 6)),
     "helper_fldl2e_ST0": ((21165896, 1), (21729376, 6)),
     "helper_fldpi_ST0": ((21165920, 1), (21701528, 6)),
