@@ -1,6 +1,7 @@
 """Assemble the machine code of the soft engine into Python tables; `--check` only compares.
 
     thunks.S         → thunks.py                what stands between the library and a real CPU
+    floats.S         → floats.py                the same for floating point
     fast/UNIT.S      → fast/UNIT_code.py        what makes it fast, unit by unit
     selfcheck.S      → selfcheck_code.py        the guest of the start-up self-check
 
@@ -42,6 +43,7 @@ def main() -> int:
     units = sorted(name.removesuffix(".S") for name in os.listdir(os.path.join(_SOFT, "fast")) if name.endswith(".S"))
     for source, table, render in (
         ("thunks.S", "thunks.py", render_thunks),
+        ("floats.S", "floats.py", render_thunks),
         *((f"fast/{unit}.S", f"fast/{unit}_code.py", render_thunks) for unit in units),
         ("selfcheck.S", "selfcheck_code.py", render_guest),
     ):

@@ -7,9 +7,8 @@ from tests.fuzz import functions, integer, world
 from tests.fuzz.encoder import R12, R13, RAX, RBX, RCX, RDI, RSI
 from tests.fuzz.functions import call, write_function, write_immediate
 from tests.fuzz.generator import AF, ARITHMETIC, Action, Entry, Generator, Write
-from tests.fuzz.world import CODE, DATA, K, L, U, at
+from tests.fuzz.world import CODE, DATA, at
 
-_REGIONS: Final = (K, L, U)
 _MOV_EAX: Final = 0xB8
 _MOST_ROUNDS: Final = 4
 
@@ -17,13 +16,13 @@ _MOST_ROUNDS: Final = 4
 def _calls(g: Generator) -> None:
     """Call functions as they are, through all addresses."""
     for _ in range(2 + g.below(6)):
-        call(g, at(g.pick(_REGIONS), *functions.slot(g)))
+        call(g, at(g.pick(g.regions), *functions.slot(g)))
 
 
 def _aliases(g: Generator) -> tuple[int, int]:
     """Choose the regions through which code is written and executed."""
-    runs = g.pick(_REGIONS)
-    return (runs if g.chance(0.4) else g.pick(_REGIONS)), runs
+    runs = g.pick(g.regions)
+    return (runs if g.chance(0.4) else g.pick(g.regions)), runs
 
 
 def _rewrite(g: Generator) -> None:
@@ -36,7 +35,7 @@ def _rewrite(g: Generator) -> None:
             g.serialize()
         call(g, at(runs, frame, offset))
         if g.chance(0.3):
-            call(g, at(g.pick(_REGIONS), *functions.slot(g)))
+            call(g, at(g.pick(g.regions), *functions.slot(g)))
 
 
 def _renumber(g: Generator) -> None:
@@ -121,12 +120,14 @@ def _copy(g: Generator) -> None:
     writes, runs = _aliases(g)
     whole = g.chance(0.4)
     start = 0 if whole else offset & ~0x7F
-    code.load(RSI, at(g.pick(_REGIONS), source, start))
+    code.load(RSI, at(g.pick(g.regions), source, start))
     code.load(RDI, at(writes, target, start))
     code.load(RCX, (0xB00 if whole else 0x80) // 8)
     code.raw(b"\xfc\xf3\x48\xa5")
     if writes != runs:
         g.serialize()
+    else:
+        g.serialize_after_string()
     call(g, at(runs, target, offset))
     call(g, at(runs, target, functions.FIRST_SLOT if whole else offset))
 
@@ -134,7 +135,7 @@ def _copy(g: Generator) -> None:
 def _by_host(g: Generator) -> None:
     """Let the host replace a function, a part of one, or frames full of them."""
     frame, offset = functions.slot(g)
-    runs = g.pick(_REGIONS)
+    runs = g.pick(g.regions)
     call(g, at(runs, frame, offset))
     kind = g.below(3)
     if kind == 0:
@@ -153,7 +154,7 @@ def _by_host(g: Generator) -> None:
 
 def _across_by_host(g: Generator) -> None:
     """Let the host rewrite a function that crosses pages."""
-    frame, runs = CODE + g.below(world.CODE_FRAMES - 1), g.pick(_REGIONS)
+    frame, runs = CODE + g.below(world.CODE_FRAMES - 1), g.pick(g.regions)
     entry = PAGE - 1 - g.split
     call(g, at(runs, frame, entry))
     g.act(functions.host_write(frame, entry, b"\xb8" + g.dice.randbytes(4) + b"\xc3"))
@@ -177,7 +178,7 @@ def _own_code_by_host(g: Generator) -> None:
 def _data_by_host(g: Generator) -> None:
     """Read and write data while the host writes it."""
     frame, offset = DATA + g.below(world.DATA_FRAMES - 3), g.below(PAGE)
-    g.aim(at(g.pick(_REGIONS), frame))
+    g.aim(at(g.pick(g.regions), frame))
     integer.soup(g, 2 + g.below(4))
     g.act([Write(frame, offset, g.dice.randbytes(1 + g.below(PAGE - offset)))], through_window=g.chance(0.5))
     integer.soup(g, 2 + g.below(4))

@@ -3,10 +3,10 @@
 from typing import Final
 
 from hibana.units import PAGE
-from tests.fuzz import integer, vector, world
-from tests.fuzz.encoder import R12, RAX, RBX, RCX, RDI, RSI
+from tests.fuzz import extensions, integer, vector, world
+from tests.fuzz.encoder import RAX, RBX, RCX, RDI, RSI
 from tests.fuzz.generator import ARITHMETIC, Entry, Generator
-from tests.fuzz.world import DATA, K, L, U, at
+from tests.fuzz.world import DATA, at
 
 _CLD, _STD = b"\xfc", b"\xfd"
 _REP, _REPNE = b"\xf3", b"\xf2"
@@ -29,6 +29,11 @@ def _integer_loop(g: Generator) -> None:
 def _sse(g: Generator) -> None:
     g.aim_at_data()
     vector.sse(g, 6 + g.below(14))
+
+
+def _extensions(g: Generator) -> None:
+    g.aim_at_data()
+    extensions.soup(g, 6 + g.below(14))
 
 
 def _x87(g: Generator) -> None:
@@ -58,7 +63,7 @@ def _place(g: Generator, size: int) -> int:
     inside = _FAR_INSIDE + g.below((world.DATA_FRAMES - 6) * PAGE)
     if g.chance(0.3):
         inside = (inside & -PAGE) - g.below(3 * size)
-    return at(g.pick((K, L, U)), DATA, inside)
+    return at(g.pick(g.regions), DATA, inside)
 
 
 def string(g: Generator) -> None:
@@ -95,7 +100,7 @@ def _strings(g: Generator) -> None:
 def _fill(g: Generator) -> None:
     """Give the data frames something to compute with."""
     code = g.code
-    code.load(RDI, at(g.pick((K, L, U)), DATA + g.below(world.DATA_FRAMES - 1), g.below(PAGE)))
+    code.load(RDI, at(g.pick(g.regions), DATA + g.below(world.DATA_FRAMES - 1), g.below(PAGE)))
     code.load(RAX, g.dice.getrandbits(64))
     code.load(RCX, 8 + g.below(120))
     top = code.here()
@@ -105,13 +110,14 @@ def _fill(g: Generator) -> None:
     code.raw(_CLD + b"\x48\xab")  # stosq
     code.short(0xE2, top)  # loop
     g.flags(0, ARITHMETIC)
-    code.load(R12, at(K, DATA))
+    g.aim(at(g.regions[0], DATA))
 
 
 BLOCKS: Final[dict[str, Entry]] = {
     "integer": Entry(10, _integer),
     "integer loop": Entry(6, _integer_loop),
     "sse": Entry(5, _sse),
+    "extensions": Entry(4, _extensions),
     "x87": Entry(3, _x87),
     "mixed loop": Entry(3, _mixed_loop),
     "strings": Entry(6, _strings),

@@ -6,16 +6,30 @@ from typing import Final
 from hibana.units import PAGE
 from tests.fuzz import integer, world
 from tests.fuzz.blocks_execute import in_user_mode
+from tests.fuzz.cpus import (
+    CLOSED_GATES,
+    HLT_AFTER_STI,
+    INT_N,
+    JUMP_NOWHERE,
+    LTR_OF_LDT,
+    PARAVIRTUAL_MSRS,
+    READ_MODIFY_FAULT,
+    RESERVED_CONTROL_BITS,
+    UD0,
+)
 from tests.fuzz.encoder import R12, R13, RAX, RBX, RCX, RDI, RDX, RSI, RSP, E
 from tests.fuzz.generator import AF, ARITHMETIC, FREE, Entry, Generator
 from tests.fuzz.world import AT_RECORD, DATA, K, L, U, at
 
+_LTR: Final = b"\x0f\x00\xd8"
+_UD2: Final = b"\x0f\x0b"
 _CLI, _STI, _HLT = b"\xfa", b"\xfb", b"\xf4"
 _TF_BIT: Final = 8
 _ICR: Final = 0x300
 _TO_SELF: Final = 0x40000
 _INITIAL_COUNT: Final = 0x380
 _NOWHERE: Final = 0x123456789000
+_OF_KVM: Final = 0x4B564D00
 _NON_CANONICAL: Final = 0x0123456789ABCDEF
 _LONGEST_TIMER: Final = 6000
 """In ticks of 40 ns."""
@@ -24,9 +38,9 @@ _LONGEST_TIMER: Final = 6000
 # --- exceptions -------------------------------------------------------------------------------------------------------
 
 
-def _raw(text: str) -> Callable[[Generator], None]:
+def _raw(text: str, name: str = "") -> Callable[[Generator], None]:
     code = bytes.fromhex(text)
-    return lambda g: g.code.raw(code)
+    return lambda g: g.code.raw(code if g.may(name) else _UD2)
 
 
 def _divide(g: Generator) -> None:
@@ -43,8 +57,10 @@ def _divide(g: Generator) -> None:
 
 def _unmapped(g: Generator) -> None:
     """Access an address where nothing is, or which cannot be one."""
-    g.code.load(RSI, g.pick((_NOWHERE, _NON_CANONICAL, K + 0x1FF000, L + 0xA00000, K - PAGE)))
-    kind = g.below(5)
+    address, kind = g.pick((_NOWHERE, _NON_CANONICAL, K + 0x1FF000, L + 0xA00000, K - PAGE)), g.below(5)
+    if (kind == 3 and not g.may(READ_MODIFY_FAULT)) or (address == _NON_CANONICAL and not g.may(JUMP_NOWHERE)):
+        kind = 0
+    g.code.load(RSI, address)
     if kind == 0:
         g.code.fetch(RAX, RSI)
     elif kind == 1:
@@ -62,7 +78,7 @@ def _string_into_nothing(g: Generator) -> None:
     code = g.code
     behind = at(U, world.FRAMES, -8 * g.below(9))
     code.load(RDI, behind)
-    code.load(RSI, at(K, DATA + 4))
+    code.load(RSI, at(g.regions[0], DATA + 4))
     code.load(RCX, 100)
     kind = g.below(3)
     if kind == 2:  # downwards, out of the first code frame
@@ -77,16 +93,22 @@ def _string_into_nothing(g: Generator) -> None:
 
 
 def _bad_msr(g: Generator) -> None:
-    g.code.load(RCX, g.pick((0x12345, 0xC0001234, 0x4B564D00)))
+    g.code.load(RCX, g.pick((0x12345, 0xC0001234, _OF_KVM) if g.may(PARAVIRTUAL_MSRS) else (0x12345, 0xC0001234)))
     g.code.raw(g.pick((b"\x0f\x30", b"\x0f\x32")))
 
 
 def _bad_selector(g: Generator) -> None:
-    g.code.load(RAX, g.pick((0x58, 0x1234, 0x18, 0x0B)))
-    g.code.raw(g.pick((b"\x8e\xd8", b"\x8e\xc0", b"\x8e\xd0", b"\x0f\x00\xd8")))  # mov ds, es, ss; ltr
+    selector, code = g.pick((0x58, 0x1234, 0x18, 0x0B)), g.pick((b"\x8e\xd8", b"\x8e\xc0", b"\x8e\xd0", _LTR))
+    if code == _LTR and not g.may(LTR_OF_LDT):
+        selector = 0x58
+    g.code.load(RAX, selector)
+    g.code.raw(code)  # mov ds, es, ss; ltr
 
 
 def _bad_control(g: Generator) -> None:
+    if not g.may(RESERVED_CONTROL_BITS):
+        g.code.raw(_UD2)
+        return
     g.code.load(RAX, g.pick((1 << 40, 0x80000001 | 1 << 31 << 8)))
     g.code.raw(g.pick((b"\x0f\x22\xe0", b"\x0f\x22\xc0", b"\x44\x0f\x22\xc0")))  # mov cr4, cr0, cr8
 
@@ -100,11 +122,12 @@ def _bad_return(g: Generator) -> None:
 
 _FAULTS: Final[tuple[Callable[[Generator], None], ...]] = (
     *(_divide,) * 4, *(_unmapped,) * 5, _bad_msr, _bad_selector, _bad_control, _bad_return,
-    _raw("0f0b"), _raw("cc"), _raw("cd04"), _raw("cd90"), _raw("0fff"), _raw("ce"), _raw("0f05"), _raw("cd80"),
+    _raw("0f0b"), _raw("cc", INT_N), _raw("cd04", INT_N), _raw("cd90", CLOSED_GATES), _raw("0fff", UD0), _raw("ce"),
+    _raw("0f05"), _raw("cd80", INT_N),
 )  # fmt: skip
 _USER_FAULTS: Final[tuple[Callable[[Generator], None], ...]] = (
-    *(_divide,) * 2, *(_unmapped,) * 3, _raw("0f0b"), _raw("cc"), _raw("cd04"), _raw("cd21"), _raw("fa"), _raw("f4"),
-    _raw("e480"), _raw("e680"), _raw("0f20d8"), _raw("0f22d8"), _raw("0f32"), _raw("0f0138"), _raw("48cf"),
+    *(_divide,) * 2, *(_unmapped,) * 3, _raw("0f0b"), _raw("cc"), _raw("cd04"), _raw("cd21", CLOSED_GATES), _raw("fa"),
+    _raw("f4"), _raw("e480"), _raw("e680"), _raw("0f20d8"), _raw("0f22d8"), _raw("0f32"), _raw("0f0138"), _raw("48cf"),
     _raw("0f08"),
 )  # fmt: skip
 
@@ -124,16 +147,11 @@ def _fault(g: Generator, faults: tuple[Callable[[Generator], None], ...]) -> Non
 def _faults(g: Generator) -> None:
     g.aim_at_data()
     for _ in range(1 + g.below(4)):
-        _fault(g, _FAULTS)
+        _fault(g, _USER_FAULTS if g.user else _FAULTS)
 
 
 def _user_faults(g: Generator) -> None:
-    def body() -> None:
-        g.aim_at_data()
-        for _ in range(1 + g.below(4)):
-            _fault(g, _USER_FAULTS)
-
-    in_user_mode(g, body)
+    in_user_mode(g, lambda: _faults(g))
 
 
 def _fault_in_loop(g: Generator) -> None:
@@ -201,7 +219,7 @@ def _interrupts(g: Generator, send: Callable[[int], None], vectors: list[int]) -
     for vector in vectors:
         send(vector)
     code.raw(_STI)
-    if g.chance(0.2):
+    if g.chance(0.2) and g.may(HLT_AFTER_STI):
         code.raw(_HLT)
     for vector, register in zip(vectors, FREE[1:], strict=False):
         _await(g, vector, register)
@@ -255,7 +273,7 @@ def _timer(g: Generator) -> None:
 def _halt(g: Generator) -> None:
     """Start the timer and halt until it rings."""
     _timer(g)
-    _await_timer(g, halt=True)
+    _await_timer(g, halt=g.may(HLT_AFTER_STI))
 
 
 def _interruptible(g: Generator) -> None:
@@ -324,12 +342,15 @@ def _segments(g: Generator) -> None:
             g.flags(ARITHMETIC)
 
 
-BLOCKS: Final[dict[str, Entry]] = {
+FOR_ANY_RING: Final[dict[str, Entry]] = {
     "faults": Entry(6, _faults),
-    "user faults": Entry(3, _user_faults),
     "fault in a loop": Entry(3, _fault_in_loop),
     "string fault": Entry(2, _string_fault),
     "single steps": Entry(2, _single_steps),
+}
+BLOCKS: Final[dict[str, Entry]] = {
+    **FOR_ANY_RING,
+    "user faults": Entry(3, _user_faults),
     "lines": Entry(4, _lines),
     "to itself": Entry(4, _to_itself),
     "timer": Entry(6, _timer),

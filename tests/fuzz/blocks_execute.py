@@ -5,6 +5,7 @@ from typing import Final
 
 from hibana.units import PAGE
 from tests.fuzz import functions, integer, vector, world
+from tests.fuzz.cpus import FETCH_FAULT_LATER
 from tests.fuzz.encoder import R11, R12, R13, R14, R15, RAX, RBX, RCX, RDI, RDX, RSP
 from tests.fuzz.functions import call, write_function, write_immediate
 from tests.fuzz.generator import AF, ARITHMETIC, FREE, Entry, Generator
@@ -116,6 +117,8 @@ def _forbidden(g: Generator) -> None:
     address = LOW_LOCAL.base + index * PAGE
     frame = _code_frame(g)
     kind = g.below(4)
+    if kind == 2 and g.split == functions.WHOLE_NUMBER and not g.may(FETCH_FAULT_LATER):
+        kind = 1
     first, second = (
         (0, 0), (_USABLE | NO_EXECUTE, 0), (_USABLE, g.pick((0, _USABLE | NO_EXECUTE))), (_USABLE | USER,) * 2
     )[kind]  # fmt: skip
@@ -186,7 +189,7 @@ def _user_code(g: Generator) -> None:
     frame, offset = functions.slot(g)
     address = at(U, frame, offset)
     if g.chance(0.5):
-        write_function(g, at(g.pick((K, L, U)), frame, offset), functions.function(g.dice))
+        write_function(g, at(g.pick(g.regions), frame, offset), functions.function(g.dice))
         g.serialize()
 
     def body() -> None:
@@ -196,7 +199,7 @@ def _user_code(g: Generator) -> None:
             call(g, address)
 
     in_user_mode(g, body)
-    call(g, at(g.pick((K, L, U)), frame, offset))
+    call(g, at(g.pick(g.regions), frame, offset))
     if g.chance(0.5):
         in_user_mode(g, body)
 

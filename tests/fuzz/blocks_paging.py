@@ -3,7 +3,8 @@
 from typing import Final
 
 from hibana.units import MIB, PAGE
-from tests.fuzz import blocks_compute, world
+from tests.fuzz import blocks_compute, vector, world
+from tests.fuzz.cpus import DEVICES_DIRTY, UNALIGNED_DEVICES
 from tests.fuzz.encoder import R12, R14, RAX, RBX, RCX, RDI, RDX, RSI, RSP
 from tests.fuzz.generator import AF, ARITHMETIC, Entry, Generator
 from tests.fuzz.paging import (
@@ -255,8 +256,10 @@ def _on_demand(g: Generator) -> None:
     elif kind == 2 and g.ist:  # the stack: CALL, PUSH, ENTER
         g.may_fault(lambda: _stack_across(g, base))
     else:
+        g.need(ARITHMETIC)
         g.aim(base + PAGE - 256)
         g.code.dm(b"\x0f\xae", 0, R12)  # fxsave
+        vector.define_image(g, 0)
     for page in range(count):
         read_entry(g, LOW_LOCAL.table_in(space), index + page)
 
@@ -356,7 +359,8 @@ def _device(g: Generator) -> None:
     """Map registers of a device and use them."""
     window, space = _somewhere(g)
     code, index = g.code, pages(g, 1)
-    map_pages(g, window, space, index, [DEVICE | _USABLE | _PCD | _flags(g, window)])
+    used = 0 if g.may(DEVICES_DIRTY) else ACCESSED | DIRTY
+    map_pages(g, window, space, index, [DEVICE | _USABLE | _PCD | used | _flags(g, window)])
     g.aim(window.base + index * PAGE)
     for _ in range(1 + g.below(5)):
         size = g.pick((1, 2, 4, 8))
@@ -368,6 +372,8 @@ def _device(g: Generator) -> None:
             g.flags(ARITHMETIC & ~AF, AF)
         else:
             code.fetch(g.free(), R12, offset, size)
+    if not g.may(UNALIGNED_DEVICES):  # as other blocks would, when they find it in their window
+        map_pages(g, window, space, index, [0])
 
 
 def _strings(g: Generator) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final, NamedTuple
 
 from tests.contract.engine.states import differences
+from tests.fuzz.cpus import Kind
 from tests.fuzz.machine import Outcome
 from tests.fuzz.process import Worker, WorkerDied
 from tests.fuzz.variants import Variant
@@ -15,7 +16,8 @@ _BATCH: Final = 25
 class Pair:
     """Two workers; the programs run on both at the same time."""
 
-    def __init__(self, first: Variant, second: Variant, mutant: str = "") -> None:
+    def __init__(self, first: Variant, second: Variant, ring: int = 0, mutant: str = "") -> None:
+        self.kind = Kind(ring, second.cpu())
         self._start: tuple[Callable[[], Worker], ...] = (lambda: Worker(first), lambda: Worker(second, mutant))
         self._workers = [start() for start in self._start]
 
@@ -26,7 +28,7 @@ class Pair:
             batch = min(_BATCH, end - first)
             try:
                 for worker in self._workers:
-                    worker.ask(Request(first, batch))
+                    worker.ask(Request(self.kind, first, batch))
                 for seed in range(first, first + batch):
                     if len({worker.report().digest for worker in self._workers}) > 1:
                         yield seed
@@ -41,7 +43,7 @@ class Pair:
         results: list[Outcome | str] = []
         for index, worker in enumerate(self._workers):
             try:
-                results.append(worker.run(seed, without))
+                results.append(worker.run(self.kind, seed, without))
             except WorkerDied as death:
                 results.append(death.how)
                 worker.close()

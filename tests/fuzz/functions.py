@@ -11,6 +11,7 @@ from typing import Final
 
 from hibana.units import PAGE
 from tests.fuzz import world
+from tests.fuzz.cpus import SSE
 from tests.fuzz.encoder import R14, RAX, RBX, RCX, RDI, RSI, RSP
 from tests.fuzz.generator import ARITHMETIC, Generator, Write
 
@@ -21,6 +22,9 @@ FUNCTION_SIZE: Final = 16
 
 _MOV_EAX, _XOR_EAX, _PUSH, _RET = b"\xb8", b"\x35", b"\x68", b"\xc3"
 _CLD_REP: Final = b"\xfc\xf3"
+_BY_SSE: Final = 4
+WHOLE_NUMBER: Final = 4
+"""The value of `split` with which only RET is in the second page."""
 _POOL_SIZE: Final = 16
 
 
@@ -83,9 +87,11 @@ def call(g: Generator, address: int) -> None:
 
 
 def write_function(g: Generator, address: int, code: bytes) -> None:
-    """Overwrite a function at an address by one of many instructions; RAX, RCX, RSI and RDI are used."""
+    """Overwrite a function at an address by one of many instructions; RAX, RCX, RDX, RSI and RDI are used."""
     low, high = (int.from_bytes(code[at : at + 8], "little") for at in (0, 8))
     emit, how = g.code, g.below(8)
+    if how == _BY_SSE and not g.may(SSE):
+        how = 0
     emit.load(RDI, address)
     emit.load(RAX, low)
     if how == 0:
@@ -111,7 +117,7 @@ def write_function(g: Generator, address: int, code: bytes) -> None:
         emit.raw(b"\x48\xab")  # stosq
         emit.load(RAX, high)
         emit.raw(b"\x48\xab")
-    elif how == 4:
+    elif how == _BY_SSE:
         emit.rr(b"\x0f\x6e", 0, RAX, 8, prefix=b"\x66")  # movq xmm0, rax
         emit.load(RAX, high)
         emit.rr(b"\x0f\x6e", 1, RAX, 8, prefix=b"\x66")
@@ -140,6 +146,7 @@ def _copy_from_stack(g: Generator, low: int, high: int) -> None:
     else:
         emit.raw(_CLD_REP + opcode)
     emit.mov(RSP, R14)
+    g.serialize_after_string()
 
 
 def _by_halves(g: Generator, low: int, high: int) -> None:

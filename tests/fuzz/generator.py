@@ -9,16 +9,17 @@
 A block needs nothing that another block did: whatever it relies on, it sets. So any of them can be left out, which is
 how a failing program is made small. Everything a program does is architecturally defined, with one exception that the
 generator keeps book of: the flags that an instruction leaves undefined (`undefined`) are not looked at until another
-instruction has defined them.
+instruction has defined them. What another CPU does not do, or does wrong, a block asks for by `may`.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from struct import pack
 from typing import Final, NamedTuple, TypeVar
 
 from hibana.units import PAGE
 from tests.fuzz import world
+from tests.fuzz.cpus import CODE_BY_STRINGS
 from tests.fuzz.encoder import (
     NE,
     R8,
@@ -95,14 +96,20 @@ class Entry(NamedTuple):
 class Generator:
     """Writes one program, block after block."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, ring: int, left_out: Collection[str]) -> None:
         self.dice = dice = random.Random(seed)
         self._random = dice.random
         self.layout: Layout = self.pick(world.LAYOUTS)
-        self.home = self.pick((K, K, L))
-        """The region through which the program executes."""
-        stack_frame = self.pick((world.STACK, world.STACK, CODE + self.below(world.CODE_FRAMES)))
-        self.stack_top = at(self.pick((K, L)), stack_frame, _STACK_TOP)
+        self._left_out = left_out
+        self.ring = ring
+        """Where the program begins: in ring 0, or in ring 3, which it then never leaves."""
+        self.regions = (U,) if ring else (K, L, U)
+        """Those through which it may use the code and data frames."""
+        self.home = U if ring else self.pick((K, K, L))
+        """The region through which it executes."""
+        own_stack = world.USER_STACK if ring else world.STACK
+        stack_frame = self.pick((own_stack, own_stack, CODE + self.below(world.CODE_FRAMES)))
+        self.stack_top = at(U if ring else self.pick((K, L)), stack_frame, _STACK_TOP)
         self.split = 1 + self.below(4)
         """How many bytes of the immediate of a function that crosses pages are in the first page."""
         self.ist = self.chance(0.7)
@@ -111,7 +118,7 @@ class Generator:
         self._end = 0
         self.undefined = 0
         """Flags that must not be looked at now."""
-        self.user = False
+        self.user = bool(ring)
         """The code being written runs in ring 3."""
         self.actions: dict[int, Action] = {}
 
@@ -153,6 +160,10 @@ class Generator:
         if self.chance(0.15):
             return PAGE - 1 - self.below(size)
         return self.below(_REACH)
+
+    def may(self, what: str) -> bool:
+        """Tell whether programs of this kind do something."""
+        return what not in self._left_out
 
     # --- conventions --------------------------------------------------------------------------------------------------
 
@@ -225,7 +236,10 @@ class Generator:
         number = len(self.actions)
         self.actions[number] = Action(tuple(writes), through_window)
         self.code.load(RAX, number)
-        self.code.out_eax(world.PORT_ACT)
+        if self.ring:
+            self.code.ra(b"\x89", RAX, world.USER_DEVICE + world.REGISTER_ACT)
+        else:
+            self.code.out_eax(world.PORT_ACT)
         return number
 
     def say(self, reg: int) -> None:
@@ -237,10 +251,17 @@ class Generator:
         """Execute a serializing instruction, as SDM vol. 3 wants between writing code at one address and running it at
         another; RAX and more are used."""
         if self.user or self.chance(0.2):
-            self.code.raw(b"\x31\xc0\x0f\xa2")  # xor eax, eax; cpuid
+            self.code.raw(b"\x53\x31\xc0\x0f\xa2\x5b")  # push rbx; xor eax, eax; cpuid; pop rbx
             self.flags(ARITHMETIC & ~AF, AF)
+            for answer in (RAX, RCX, RDX):  # every CPU has its own
+                self.code.load(answer, answer)
         else:
             self.code.raw(b"\x0f\x22\xd0")  # mov cr2, rax
+
+    def serialize_after_string(self) -> None:
+        """Serialize before code that a string instruction has written, where only the order of its stores is open."""
+        if not self.may(CODE_BY_STRINGS):
+            self.serialize()
 
 
 def quad(value: int) -> bytes:

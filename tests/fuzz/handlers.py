@@ -32,6 +32,10 @@ _RIP: Final = 32
 _RFLAGS: Final = 48
 _RSP: Final = 56
 
+_FRAME_SIZE: Final = 40
+_COPY: Final = K + world.ASYNC_STACK * PAGE
+"""Where nothing is compared, and far below what interrupts push."""
+
 _OR, _AND, _SUB, _CMP = 1, 4, 5, 7
 
 _IRETQ: Final = b"\x48\xcf"
@@ -70,6 +74,8 @@ def _exception(code: Code, entry: int, finish: int) -> None:
     code.bind(entry)
     code.push(RAX)
     code.push(RDX)
+    code.dm(b"\x81", _AND, RSP, _RFLAGS)  # not every CPU sets it for every fault
+    code.imm(~_RF, 4)
     _if_vector(code, _DEBUG, E, step)
     code.da(b"\xff", 0, AT_RECORD + world.TRAPS)  # inc dword ptr
     code.da(b"\x81", _CMP, AT_RECORD + world.TRAPS)
@@ -92,7 +98,20 @@ def _exception(code: Code, entry: int, finish: int) -> None:
     code.dr(b"\xc1", 0, RAX, 8)  # rol rax, 5
     code.imm8(5)
     code.ra(b"\x89", RAX, AT_RECORD + world.STEPS, 8)
-    code.jmp(back)
+    _return_without_trace(code)
+
+
+def _return_without_trace(code: Code) -> None:
+    """Return by way of a copy of the frame, and clear the flags in it: after a step some may be undefined."""
+    for position in range(0, _FRAME_SIZE, 8):
+        code.fetch(RAX, RSP, _RIP + position)
+        code.ra(b"\x89", RAX, _COPY + position, 8)
+    code.dm(b"\x81", _AND, RSP, _RFLAGS)
+    code.imm(~_ARITHMETIC, 4)
+    code.pop(RDX)
+    code.pop(RAX)
+    code.load(RSP, _COPY)
+    code.raw(_IRETQ)
 
 
 def _make_present(code: Code, otherwise: int, back: int) -> None:
@@ -126,7 +145,6 @@ def _write_down(code: Code) -> None:
         code.fetch(RAX, RSP, source, size)
         code.store(RAX, RDX, target, size)
     code.fetch(RAX, RSP, _RFLAGS)
-    code.alui(_AND, RAX, ~_RF)
     code.store(RAX, RDX, 16)
     code.raw(b"\x0f\x20\xd0")  # mov rax, cr2
     code.store(RAX, RDX, 24)
@@ -141,8 +159,6 @@ def _go_on_elsewhere(code: Code) -> None:
     code.dm(b"\x81", _AND, RSP, _RFLAGS)
     code.imm(~_ARITHMETIC, 4)
     code.bind(other)
-    code.dm(b"\x81", _AND, RSP, _RFLAGS)
-    code.imm(~_RF, 4)
 
 
 def _calls(code: Code, system_call: int, software_interrupt: int) -> None:

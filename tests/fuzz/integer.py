@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
+from tests.fuzz.cpus import CMPXCHG_32, LOCKED_NEG, PAIR_16, PAIRS, POPCNT
 from tests.fuzz.encoder import R12, R14, RAX, RBX, RCX, RDX, RSP
 from tests.fuzz.generator import AF, ARITHMETIC, CF, OF, PF, SF, ZF, Generator
 
@@ -11,6 +12,8 @@ _WIDE: Final = (2, 4, 8)
 _ADC, _SBB, _CMP = 2, 3, 7
 _LOGIC: Final = (1, 4, 6)
 _RCL, _RCR = 2, 3
+_NEG: Final = 3
+_CMPXCHG: Final = 2
 
 Form = Callable[[Generator], None]
 
@@ -58,12 +61,12 @@ def unary(g: Generator) -> None:
     if g.chance(0.5):
         code.dr(opcode, digit, g.free(), size)
     else:
-        if g.chance(0.3):
+        if g.chance(0.3) and (digit != _NEG or changes or g.may(LOCKED_NEG)):
             code.lock()
         code.dm(opcode, digit, R12, g.reach(size), size)
     if changes:
         g.flags(ARITHMETIC & ~CF)
-    elif digit == 3:
+    elif digit == _NEG:
         g.flags(ARITHMETIC)
 
 
@@ -213,7 +216,7 @@ def bit(g: Generator) -> None:
 def scan(g: Generator) -> None:
     """BSF, BSR of something that is not 0; POPCNT."""
     size, source, code = g.pick(_WIDE), g.free(), g.code
-    if g.chance(0.3):
+    if g.chance(0.3) and g.may(POPCNT):
         code.rr(b"\x0f\xb8", g.free(), source, size, prefix=b"\xf3")
         g.flags(ARITHMETIC)
         return
@@ -253,6 +256,8 @@ def branch(g: Generator) -> None:
 def exchange(g: Generator) -> None:
     """XCHG, XADD, CMPXCHG."""
     size, code, kind = g.pick(_SIZES), g.code, g.below(3)
+    if kind == _CMPXCHG and size == 4 and not g.may(CMPXCHG_32):
+        size = 8
     opcode = (_wide(size, 0x86), b"\x0f" + _wide(size, 0xC0), b"\x0f" + _wide(size, 0xB0))[kind]
     if g.chance(0.4):
         code.rr(opcode, g.free(), g.free(), size)
@@ -266,7 +271,10 @@ def exchange(g: Generator) -> None:
 
 def exchange_pair(g: Generator) -> None:
     """CMPXCHG8B, CMPXCHG16B."""
-    size = g.pick((4, 8))
+    if not g.may(PAIRS):
+        exchange(g)
+        return
+    size = g.pick((4, 8) if g.may(PAIR_16) else (4,))
     if g.chance(0.5):
         g.code.lock()
     g.code.dm(b"\x0f\xc7", 1, R12, g.reach(2 * size, aligned=True), size)

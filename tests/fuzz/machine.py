@@ -75,6 +75,10 @@ class _Bus:
 
     def mmio_write(self, addr: int, size: int, value: int) -> None:
         self.accesses.append(("store", addr, size, value))
+        if addr == world.DEVICE + world.REGISTER_ACT:
+            self._machine.act(value)
+        elif addr == world.DEVICE + world.REGISTER_END:
+            self._machine.end()
 
     def port_read(self, port: int, size: int) -> int:
         value = self._next(size)
@@ -127,7 +131,9 @@ class Machine:
         self._write(program.layout, program.image)
         vcpu = self.vm.vcpus[0]
         self.vm.load(self._chips)
-        vcpu.load(tables.start_state(self._reset, program.layout, program.regs, program.cr4, program.msrs))
+        vcpu.load(
+            tables.start_state(self._reset, program.layout, program.ring, program.regs, program.cr4, program.msrs)
+        )
         self._bus.begin()
         self._ended = False
         self._kicker.be_busy(program.hectic)

@@ -6,6 +6,7 @@ import tempfile
 from typing import Final
 
 from tests.fuzz.compare import Pair, compare
+from tests.fuzz.cpus import TRANSLATOR
 from tests.fuzz.program import Program, generate
 
 ATTEMPTS: Final = 12
@@ -23,8 +24,15 @@ def report(pair: Pair, seed: int, earliest: int) -> str:
     if history:
         return f"seed {seed}: ends differently only after the {history} seeds before it\n{_describe(pair, seed, set())}"
     without = _minimise(pair, seed)
+    return f"seed {seed}, again: {_command(pair, seed, without)}\n{_describe(pair, seed, without)}"
+
+
+def _command(pair: Pair, seed: int, without: set[int]) -> str:
+    """Write the command that runs a program again, on the plain and the accelerated engine or on kvm."""
     left_out = f" --without {','.join(map(str, sorted(without)))}" if without else ""
-    return f"seed {seed}, again: python -m tests.fuzz --seed {seed}{left_out}\n{_describe(pair, seed, without)}"
+    ring = f" --ring {pair.kind.ring}" if pair.kind.ring else ""
+    candidate = "" if pair.kind.cpu == TRANSLATOR else " --with kvm"
+    return f"python -m tests.fuzz --seed {seed}{left_out}{ring}{candidate}"
 
 
 def _needed_history(pair: Pair, seed: int, earliest: int) -> int | None:
@@ -41,7 +49,7 @@ def _needed_history(pair: Pair, seed: int, earliest: int) -> int | None:
 
 def _minimise(pair: Pair, seed: int) -> set[int]:
     """Leave out every block without which the program still ends differently; largest pieces first."""
-    total = len(generate(seed).names)
+    total = len(generate(seed, pair.kind).names)
     without: set[int] = set()
     size = total // 2
     while size:
@@ -60,7 +68,8 @@ def _describe(pair: Pair, seed: int, without: set[int]) -> str:
             break
     found = compare(first, second)
     lines = [f"  {what}: {one} | {other}" for what, one, other in found[:_SHOWN]]
-    return "\n".join([_summary(generate(seed, without)), *lines, listing(generate(seed, without))])
+    program = generate(seed, pair.kind, without)
+    return "\n".join([_summary(program), *lines, listing(program)])
 
 
 def _summary(program: Program) -> str:

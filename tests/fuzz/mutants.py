@@ -121,6 +121,11 @@ def _changed_code_of_devices(machine: Machine) -> None:
     setattr(machine, "act", silently)  # noqa: B010
 
 
+def _no_writes_of_devices(machine: Machine) -> None:
+    """Let devices write nothing."""
+    setattr(machine, "act", lambda number: None)  # noqa: B010
+
+
 def _long_writes_of_devices(machine: Machine) -> None:
     """Tell the engine about the first page of a write only."""
     memory = machine.memory
@@ -163,6 +168,7 @@ def _flags_on_the_way(machine: Machine) -> None:
 
 
 MUTANTS: Final = {
+    "devices write nothing": Mutant("kvm", _no_writes_of_devices),
     "devices change code unnoticed": Mutant("plain", _changed_code_of_devices),
     "devices change the second page unnoticed": Mutant("plain", _long_writes_of_devices),
     "code changes unnoticed": _does_nothing("plain", "tb_invalidate_phys_page_fast"),

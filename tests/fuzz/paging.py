@@ -10,6 +10,7 @@ from typing import Final
 
 from hibana.units import PAGE
 from tests.fuzz import vector, world
+from tests.fuzz.cpus import READ_MODIFY_FAULT, SSE
 from tests.fuzz.encoder import R12, RAX, RBX, RCX, RDI, RDX
 from tests.fuzz.generator import ARITHMETIC, CF, Generator, Write, quad
 from tests.fuzz.world import DATA, PRESENT, WRITABLE, K, L, Window, at, space_table
@@ -130,7 +131,7 @@ def touch(g: Generator, address: int, reach: int = PAGE) -> None:
         if kind < 2:
             code.rm(b"\x02" if size == 1 else b"\x03", RBX, R12, 0, size)  # add rbx, [r12]
             g.flags(ARITHMETIC)
-        elif kind < 4:
+        elif kind < 4 or (kind == 4 and not g.may(READ_MODIFY_FAULT)):
             code.store(g.free(), R12, 0, size)
         elif kind == 4:
             code.lock()
@@ -139,7 +140,7 @@ def touch(g: Generator, address: int, reach: int = PAGE) -> None:
         elif kind == 5:
             code.rm(b"\x38" if size == 1 else b"\x39", g.free(), R12, 0, size)  # cmp
             g.flags(ARITHMETIC)
-        elif kind == 6:
+        elif kind == 6 and g.may(SSE):
             code.load(R12, address + (offset & -512))
             vector.store(g)
         else:

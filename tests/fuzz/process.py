@@ -3,11 +3,12 @@
 import os
 import select
 import subprocess
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
 
+from tests.fuzz.cpus import Kind
 from tests.fuzz.machine import Outcome
 from tests.fuzz.variants import ROOT, Variant
 from tests.fuzz.worker import READY, Report, Request
@@ -58,18 +59,12 @@ class Worker:
         self._next = report.seed + 1
         return report
 
-    def run(self, seed: int, without: Collection[int] = ()) -> Outcome:
+    def run(self, kind: Kind, seed: int, without: Collection[int] = ()) -> Outcome:
         """Run one program and give all that it left behind."""
-        self.ask(Request(seed, without=sorted(without), whole=True))
+        self.ask(Request(kind, seed, without=sorted(without), whole=True))
         outcome = self.report().outcome
         assert outcome
         return outcome
-
-    def reports(self, first: int, count: int) -> Iterator[Report]:
-        """Run many programs."""
-        self.ask(Request(first, count))
-        for _ in range(count):
-            yield self.report()
 
     def close(self) -> None:
         """End the process."""

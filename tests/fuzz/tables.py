@@ -80,6 +80,8 @@ def _write_regions(frames: bytearray, layout: Layout, k_flags: int, low_flags: i
         if frame == world.USER_STACK or frame >= world.CODE:
             pack_into("<Q", frames, world.PT_U * PAGE + 8 * frame, gpa | _KEPT | USER | low_flags)
     pack_into("<Q", frames, world.PT_K * PAGE + 8 * world.FRAMES, LAPIC | _KEPT | 0x10 | k_flags)
+    user_device = (world.USER_DEVICE - world.U) // PAGE
+    pack_into("<Q", frames, world.PT_U * PAGE + 8 * user_device, world.DEVICE | _KEPT | 0x10 | USER | low_flags)
 
 
 def _write_space(frames: bytearray, layout: Layout, space: int) -> None:
@@ -101,16 +103,17 @@ def _write_space(frames: bytearray, layout: Layout, space: int) -> None:
         pack_into("<Q", frames, table * PAGE + 8 * index, layout.gpa(target) | _KEPT | USER)
 
 
-def start_state(reset: VcpuState, layout: Layout, regs: Regs, cr4: int, msrs: dict[int, int]) -> VcpuState:
+def start_state(reset: VcpuState, layout: Layout, ring: int, regs: Regs, cr4: int, msrs: dict[int, int]) -> VcpuState:
     """Turn a CPU after reset into one in 64-bit mode, in space 0."""
     data = Segment(limit=0xFFFFFFFF, selector=world.USER_DATA, type=3, dpl=3, db=1, g=1)
-    stack = Segment(limit=0xFFFFFFFF, selector=world.KERNEL_DATA, type=3, db=1, g=1)
+    stack = data if ring else Segment(limit=0xFFFFFFFF, selector=world.KERNEL_DATA, type=3, db=1, g=1)
+    code = world.USER_CODE if ring else world.KERNEL_CODE
     sregs = Sregs(
-        cs=Segment(limit=0xFFFFFFFF, selector=world.KERNEL_CODE, type=0xB, l=1, g=1),
+        cs=Segment(limit=0xFFFFFFFF, selector=code, type=0xB, dpl=ring, l=1, g=1),
         # Of ring 3 already: a return to ring 3 would make others unusable, and when the first one comes is not known.
         ds=data, es=data, fs=data, gs=data, ss=stack,
         tr=Segment(base=at(K, world.TSS), limit=103, selector=world.TASK, type=0xB, s=0),
-        ldt=Segment(limit=0xFFFF, type=2, s=0),
+        ldt=Segment(limit=0, type=2, s=0, present=0, unusable=1),
         gdt=DescriptorTable(base=at(K, world.GDT), limit=8 * len(_DESCRIPTORS) - 1),
         idt=DescriptorTable(base=at(K, world.IDT), limit=0xFFF),
         cr0=world.CR0, cr3=layout.gpa(space_table(0)), cr4=cr4, efer=world.EFER, apic_base=reset.sregs.apic_base,

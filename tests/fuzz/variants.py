@@ -5,7 +5,8 @@ import sys
 from typing import Final, NamedTuple
 
 from hibana.engine.soft.fast import switch
-from tests.contract.engine.engines import find
+from tests.contract.engine.engines import emulates, find
+from tests.fuzz.cpus import BOX, EMULATING, REAL, TRANSLATOR
 
 ROOT: Final = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))
 
@@ -19,6 +20,14 @@ class Variant(NamedTuple):
     def missing(self) -> str:
         """Say why it cannot run here; empty when it can."""
         return find(self.engine)[1]
+
+    def cpu(self) -> str:
+        """Tell which CPU is behind it."""
+        if self.engine != "kvm":
+            return TRANSLATOR
+        if "HIBANA_BOX" in os.environ:
+            return BOX
+        return EMULATING if emulates(self.engine) else REAL
 
     def command(self, mutant: str = "") -> list[str]:
         """Give the command line of a worker."""

@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from tests.fuzz.encoder import R12
-from tests.fuzz.generator import ARITHMETIC, Generator
+from tests.fuzz.cpus import DENORMALS_ARE_ZERO, PRECISION, SSE_EXCEPTIONS, TWO_NANS
+from tests.fuzz.encoder import R12, RAX
+from tests.fuzz.generator import AF, ARITHMETIC, Generator
 
 _NONE: Final = b""
 _66: Final = b"\x66"
@@ -11,6 +12,7 @@ _F2: Final = b"\xf2"
 _F3: Final = b"\xf3"
 
 _FLOATS: Final = (0x51, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F)  # SQRT ADD MUL SUB MIN DIV MAX
+_OF_TWO: Final = (0x58, 0x59, 0x5C, 0x5E)
 _LOGIC: Final = (0x14, 0x15, 0x54, 0x55, 0x56, 0x57)  # UNPCKL UNPCKH AND ANDN OR XOR
 _INTEGERS: Final = (
     *range(0x60, 0x6E), *range(0x74, 0x77), *range(0xD1, 0xD6), *range(0xD8, 0xE6), *range(0xE8, 0xF0),
@@ -33,7 +35,9 @@ _ALIGNED: Final = (
     (_NONE, 0x28), (_66, 0x28), (_66, 0x6F), (_NONE, 0x29), (_66, 0x29), (_66, 0x7F), (_NONE, 0x2B), (_66, 0xE7)
 )  # fmt: skip
 
+_AND: Final = 4
 _MXCSR_MASKED: Final = 0x1F80
+_MXCSR_CONTROL: Final = 0xFFC0
 _ROUNDING: Final = 13
 _FLUSH_TO_ZERO: Final = 1 << 15
 _DENORMALS_ARE_ZERO: Final = 1 << 6
@@ -52,8 +56,25 @@ def _operate(g: Generator, opcode: bytes, prefix: bytes, size: int, aligned: boo
 
 
 def _float(g: Generator) -> None:
-    prefix = g.pick((_NONE, _66, _F2, _F3))
-    _operate(g, bytes((0x0F, g.pick(_FLOATS))), prefix, {_F2: 8, _F3: 4}.get(prefix, 16))
+    prefix, opcode = g.pick((_NONE, _66, _F2, _F3)), g.pick(_FLOATS)
+    if opcode in _OF_TWO and not g.may(TWO_NANS):
+        _float_without_two_nans(g, opcode, prefix)
+    else:
+        _operate(g, bytes((0x0F, opcode)), prefix, {_F2: 8, _F3: 4}.get(prefix, 16))
+
+
+def _float_without_two_nans(g: Generator, opcode: int, prefix: bytes) -> None:
+    """Emit reg op= reg, after clearing those elements of the first that are NaNs in both; XMM14 and XMM15 are used."""
+    code, target, source = g.code, g.below(14), g.below(14)
+    packed = {_F2: _66, _F3: _NONE}.get(prefix, prefix)
+    for scratch, operand in ((14, target), (15, source)):
+        code.rr(b"\x0f\x28", scratch, operand)  # movaps
+        code.rr(b"\x0f\xc2", scratch, scratch, prefix=packed)  # cmpunordps, cmpunordpd
+        code.imm8(3)
+    code.rr(b"\x0f\x54", 14, 15)  # andps
+    code.rr(b"\x0f\x55", 14, target)  # andnps
+    code.rr(b"\x0f\x28", target, 14)
+    code.rr(bytes((0x0F, opcode)), target, source, prefix=prefix)
 
 
 def _logic(g: Generator) -> None:
@@ -125,12 +146,22 @@ def store(g: Generator) -> None:
 def _control(g: Generator) -> None:
     """LDMXCSR with everything masked, STMXCSR."""
     value = _MXCSR_MASKED | g.below(4) << _ROUNDING
-    value |= g.pick((0, 0, _FLUSH_TO_ZERO)) | g.pick((0, 0, _DENORMALS_ARE_ZERO))
+    value |= g.pick((0, 0, _FLUSH_TO_ZERO)) | (g.pick((0, 0, _DENORMALS_ARE_ZERO)) if g.may(DENORMALS_ARE_ZERO) else 0)
     at = g.reach(4)
     g.code.dm(b"\xc7", 0, R12, at)
     g.code.imm(value, 4)
     g.code.dm(b"\x0f\xae", 2, R12, at)
-    g.code.dm(b"\x0f\xae", 3, R12, g.reach(4))
+    at = g.reach(4)
+    g.code.dm(b"\x0f\xae", 3, R12, at)
+    _forget_exceptions(g, at)
+
+
+def _forget_exceptions(g: Generator, at: int) -> None:
+    """Clear what has happened in an MXCSR in memory, if not every CPU has noticed."""
+    if not g.may(SSE_EXCEPTIONS):
+        g.code.dm(b"\x81", _AND, R12, at)
+        g.code.imm(_MXCSR_CONTROL, 4)
+        g.flags(ARITHMETIC & ~AF, AF)
 
 
 _SSE: Final = (
@@ -160,6 +191,18 @@ _CONSTANTS: Final = (0xE8, 0xE9, 0xEA, 0xEB, 0xEC, 0xED, 0xEE)
 _UNARY: Final = (0xE0, 0xE1, 0xFA, 0xFC, 0xE5)  # FCHS FABS FSQRT FRNDINT FXAM
 _CONTROL_WORD: Final = 0x37F
 _DEEPEST: Final = 6
+_TOP: Final = 0x3800
+"""What is defined of the status word after any instruction, with exceptions aside."""
+_KEPT_OF_IMAGE: Final = {
+    0: _TOP << 16 | 0xFFFF,  # control and status word
+    4: 0xFF,  # tag word; last opcode
+    **dict.fromkeys(range(8, 24, 4), 0),  # addresses of the last instruction and of its operand
+    28: 0,  # which bits of MXCSR there are
+    **{32 + 16 * register + 8: 0xFFFF for register in range(8)},  # the registers are of 80 bits
+    **{32 + 16 * register + 12: 0 for register in range(8)},
+    **dict.fromkeys(range(416, 512, 4), 0),  # reserved
+}
+"""Offset in an image of FXSAVE → the bits there that all CPUs agree on."""
 
 
 def x87(g: Generator, count: int) -> None:
@@ -204,9 +247,19 @@ def _on_registers(g: Generator, depth: int) -> None:
         g.flags(ARITHMETIC)
     else:
         at = g.reach(2)
+        precision = g.pick((0, 2, 3) if g.may(PRECISION) else (3,))
         code.dm(b"\xc7", 0, R12, at, 2)
-        code.imm(_CONTROL_WORD & ~0x300 | g.pick((0, 2, 3)) << 8 | g.below(4) << 10, 2)
+        code.imm(_CONTROL_WORD & ~0x300 | precision << 8 | g.below(4) << 10, 2)
         code.dm(b"\xd9", 5, R12, at)  # fldcw
+
+
+def define_image(g: Generator, at: int) -> None:
+    """Clear what is not the same on all CPUs in what FXSAVE has stored."""
+    for offset, kept in _KEPT_OF_IMAGE.items():
+        g.code.dm(b"\x81", _AND, R12, at + offset)
+        g.code.imm(kept, 4)
+    g.flags(ARITHMETIC & ~AF, AF)
+    _forget_exceptions(g, at + 24)
 
 
 def _leave_x87(g: Generator) -> None:
@@ -214,9 +267,12 @@ def _leave_x87(g: Generator) -> None:
     if g.chance(0.3):  # FXSAVE, and often FXRSTOR of the same
         at = g.reach(512, aligned=True)
         code.dm(b"\x0f\xae", 0, R12, at, g.pick((4, 8)))
+        define_image(g, at)
         if g.chance(0.6):
             code.raw(b"\xdb\xe3")
             code.dm(b"\x0f\xae", 1, R12, at)
     else:
         code.raw(b"\xdf\xe0")  # fnstsw ax
+        code.alui(_AND, RAX, _TOP, 4)
+        g.flags(ARITHMETIC & ~AF, AF)
         code.raw(b"\xdb\xe3")

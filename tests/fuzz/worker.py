@@ -14,6 +14,8 @@ import msgspec
 
 from tests.contract.engine.engines import find
 from tests.fuzz import mutants, small_buffer
+from tests.fuzz.comparable import comparable
+from tests.fuzz.cpus import Kind
 from tests.fuzz.machine import Machine, Outcome
 from tests.fuzz.program import generate
 
@@ -24,6 +26,7 @@ READY: Final = "ready"
 class Request(msgspec.Struct):
     """Run the programs of some seeds."""
 
+    kind: Kind
     first: int
     count: int = 1
     without: list[int] = []
@@ -68,7 +71,8 @@ def main(arguments: list[str]) -> None:
     for line in sys.stdin.buffer:
         request = requests.decode(line)
         for seed in range(request.first, request.first + request.count):
-            outcome = machine.run(generate(seed, request.without))
+            program = generate(seed, request.kind, request.without)
+            outcome = comparable(machine.run(program), request.kind)
             report = Report(seed, outcome.digest().hex(), outcome if request.whole else None)
             reports.write(msgspec.json.encode(report) + b"\n")
         reports.flush()

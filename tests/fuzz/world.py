@@ -68,6 +68,10 @@ LAPIC_PAGE: Final = K + FRAMES * PAGE
 """The local APIC, in region K behind the last frame."""
 DEVICE: Final = 0xD0000000
 """Physical: memory-mapped registers of a device that answers with numbers it makes up."""
+USER_DEVICE: Final = U + 511 * PAGE
+"""The same, for ring 3: what other programs do with ports, those in ring 3 do with registers."""
+REGISTER_ACT: Final = 0xF00
+REGISTER_END: Final = 0xF08
 
 # Page table entries.
 PRESENT: Final = 1

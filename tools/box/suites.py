@@ -29,12 +29,14 @@ LEFT_OUT: Final = (
     "tests/contract/engine/test_engine_interrupts.py::test_cr8_is_the_task_priority",
     # QEMU forgets at an exit that STI has just been executed; the next instruction is HLT, and waits for what has been.
     "tests/contract/engine/test_engine_kicks.py::test_each_interrupt_and_exception_happens_once",
+    # QEMU may read anywhere, as the translator of the soft engine did.
+    "tests/contract/engine/test_engine_corners.py::test_no_length_of_a_string_is_too_much",
     # QEMU aborts when a nested guest in protected mode changes stacks: it takes a busy TSS for none.
     "tests/contract/engine/test_engine_modes.py::test_protected_mode_changes_stacks_through_the_tss",
 )
 _DESELECTED: Final = tuple(word for name in LEFT_OUT for word in ("--deselect", name))
 
-_ENGINE: Final = ("tests/contract/engine", "tests/kvm_api")
+_ENGINE: Final = ("tests/contract/engine", "tests/kvm_api", "tests/fuzz")
 _DRIVES: Final = ("tests/guest/test_guest_drive.py", "tests/guest/test_guest_rootfs.py")
 _ON_KVM: Final = ("--", "env", "HIBANA_GUEST_ENGINES=kvm", *_PYTEST, *_DESELECTED, "-k", "kvm")
 

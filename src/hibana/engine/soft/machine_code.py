@@ -13,6 +13,7 @@ from typing import Final
 
 from hibana.engine.soft import alarm, library, relocations
 from hibana.engine.soft.assembled import Assembled
+from hibana.engine.soft.floats import THUNKS as FLOATS
 from hibana.engine.soft.library import Library
 from hibana.engine.soft.slots import SLOTS
 from hibana.engine.soft.thunks import THUNKS
@@ -83,9 +84,9 @@ def load() -> tuple[Library, MachineCode]:
     if path is None:
         raise EngineError(cause="the unicorn package is not installed.")
     loaded = Library(path)
-    code = MachineCode(THUNKS, loaded)
+    code, floats = MachineCode(THUNKS, loaded), MachineCode(FLOATS, loaded)
     release(code)
-    for name, target in code.entries.items():
+    for name, target in (*code.entries.items(), *floats.entries.items()):
         # What the library's own functions call stays; it is the guest's instructions that mean something else.
         helper = name.startswith("helper_")
         places = [slot for slot in SLOTS.get(name, ()) if not (helper and slot[1] == relocations.CALL)]

@@ -15,6 +15,7 @@ from hibana.engine.soft import library, machine_code, relocations
 from hibana.engine.soft.assembled import Assembled
 from hibana.engine.soft.fast import switch
 from hibana.engine.soft.fast.switch import UNITS
+from hibana.engine.soft.floats import THUNKS as FLOATS
 from hibana.engine.soft.machine_code import MachineCode
 from hibana.engine.soft.offsets import ENV
 from hibana.engine.soft.slots import BUILD_ID, SLOTS
@@ -23,7 +24,11 @@ from hibana.units import PAGE
 from tests.contract.engine import guests
 from tests.contract.engine.harness import Boot
 
-ALL: Final[dict[str, Assembled]] = {"plain": THUNKS} | {name: unit.thunks for name, unit in UNITS.items()}
+ALL: Final[dict[str, Assembled]] = {
+    "plain": THUNKS,
+    "floats": FLOATS,
+    **{name: unit.thunks for name, unit in UNITS.items()},
+}
 
 CC_OP_EFLAGS: Final = 1
 SS32: Final = 1 << 5  # hflags
@@ -110,6 +115,18 @@ def test_redirected_slots_hold_the_thunk_and_are_read_only_again() -> None:
             replaced = not (owners == ["plain"] and name.startswith("helper_") and kind == relocations.CALL)
             target = codes[owners[-1]].entry(name) if replaced else 0
             assert (ctypes.c_uint64.from_address(address).value == target) == replaced, name
+
+
+def test_floating_point_has_thunks_of_its_own() -> None:
+    loaded, _ = _loaded()
+    addresses = {
+        name: ctypes.c_uint64.from_address(loaded.base + offset).value
+        for name in FLOATS.entries.keys() & SLOTS.keys()
+        for offset, kind in SLOTS[name]
+        if kind != relocations.CALL
+    }
+    (base,) = {address - FLOATS.entries[name] for name, address in addresses.items()}
+    assert _permissions(base) == "r-xp"
 
 
 def test_cells_hold_the_functions_they_are_named_after() -> None:
