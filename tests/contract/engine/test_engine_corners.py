@@ -90,6 +90,31 @@ def test_a_horizontal_sum_of_a_register_and_itself_is_there_twice(boot: Boot, na
     assert guest.numbers(guests.HEAP, 8, 2) == HORIZONTAL[name]
 
 
+HORIZONTAL_MMX: Final = {
+    "phaddw": [3, 8, 3, 8],
+    "phsubw": [65535, 65534, 65535, 65534],
+    "phaddsw": [3, 8, 3, 8],
+    "phsubsw": [65535, 65534, 65535, 65534],
+    "phaddd": [4, 7, 4, 7],
+    "phsubd": [65534, 65532, 65534, 65532],
+}
+
+
+@pytest.mark.parametrize("name", HORIZONTAL_MMX)
+def test_a_horizontal_sum_of_an_mmx_register_and_itself_is_there_twice(boot: Boot, name: str) -> None:
+    guest = boot(f"""
+    start:
+        movq mm1, [numbers]
+        {name} mm1, mm1
+        movq [HEAP], mm1
+        END
+    .balign 8
+    numbers: .word 1, 2, 3, 5
+    """)
+    guest.run()
+    assert guest.numbers(guests.HEAP, 4, 2) == HORIZONTAL_MMX[name]
+
+
 EBX, ECX = 0xF00F5678, 0x0FF0A5C3
 
 
@@ -368,6 +393,66 @@ def test_an_sse_exception_that_is_not_masked_leaves_the_destination_alone(
     assert [trap.vector for trap in guest.traps()] == [vector]
     assert guest.memory.read(guests.HEAP + 16, 16) == struct.pack("<4f", 1, 2, 3, 4)
     assert guest.number(guests.HEAP, 4) == 0x1D84
+
+
+INEXACT: Final = 0x20
+# MXCSR, the instruction, two operands, and the exceptions in MXCSR afterwards, but for that of a result that is inexact.
+UNMASKED: Final = {
+    "an invalid operand beside an inexact result": (0x1F00, "divps", (0.0, 1.0), (0.0, 3.0), 0x01),
+    "a division by zero beside an invalid operand": (0x1D80, "divps", (1.0, 0.0), (0.0, 0.0), 0x05),
+    "a denormal beside an inexact result": (0x1E80, "divps", (2.0**-140, 1.0), (1.0, 3.0), 0x02),
+    "an overflow": (0x1B80, "mulps", (2.0**127, 1.0), (2.0, 1.0), 0x08),
+    "an exact underflow": (0x1780, "mulps", (2.0**-126, 1.0), (0.5, 1.0), 0x10),
+    "an exact underflow that would become zero": (0x9780, "mulps", (2.0**-126, 1.0), (0.5, 1.0), 0x10),
+    "an inexact underflow": (0x1780, "mulps", (1.25 * 2.0**-126, 1.0), (0.3, 1.0), 0x10),
+}
+
+
+@pytest.mark.parametrize("name", UNMASKED)
+def test_an_sse_exception_that_is_not_masked_says_what_was_noticed_before(boot: Boot, name: str) -> None:
+    mxcsr, instruction, first, second, noticed = UNMASKED[name]
+    bits = struct.unpack("<8I", struct.pack("<8f", *first, 1.0, 1.0, *second, 1.0, 1.0))
+    guest = boot(f"""
+    start:
+        mov rax, cr4
+        bts rax, 10                             # OSXMMEXCPT
+        mov cr4, rax
+        mov dword ptr [HEAP], {mxcsr:#x}
+        ldmxcsr [HEAP]
+        movups xmm0, [numbers]
+        CATCH done
+        {instruction} xmm0, [numbers + 16]
+    done:
+        movups [HEAP + 16], xmm0
+        stmxcsr [HEAP]
+        END
+    .balign 16
+    numbers: .long {", ".join(map(hex, bits))}
+    """)
+    guest.run()
+    assert [trap.vector for trap in guest.traps()] == [19]
+    assert guest.numbers(guests.HEAP + 16, 4, 4) == list(bits[:4])
+    found = guest.number(guests.HEAP, 4)
+    beside = 0 if noticed & 0x07 else INEXACT  # of what is found in operands it is certain, for nothing is computed
+    assert found & ~beside == mxcsr | noticed
+
+
+def test_an_underflow_that_is_not_masked_is_none_of_a_result_that_is_not_tiny(boot: Boot) -> None:
+    guest = boot("""
+    start:
+        mov dword ptr [HEAP], 0x1780            # all but underflow are masked
+        ldmxcsr [HEAP]
+        movss xmm0, [numbers]
+        divss xmm0, [numbers + 4]
+        movss [HEAP + 16], xmm0
+        stmxcsr [HEAP]
+        END
+    numbers: .float 1, 3
+    """)
+    guest.run()
+    assert guest.traps() == []
+    assert guest.memory.read(guests.HEAP + 16, 4) == struct.pack("<f", 1 / 3)
+    assert guest.number(guests.HEAP, 4) == 0x17A0
 
 
 # --- page faults ------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 # The CPU below has all of it right. So these are the guest's instructions, executed with the guest's rounding,
 # flush-to-zero and denormals-are-zero, and every exception masked: what has happened is then in MXCSR, and what the
 # guest does not mask becomes its #XM. Results are the same on every CPU: IEEE 754 defines them, and the manuals the rest.
+# But of an overflow or underflow that becomes an #XM it says that it was inexact, too, which is not always so.
 # ROUNDPS and its like, DPPS, and conversions from and to MMX are still the library's: not every host has the former.
 #
 # Layout and calling convention are those of thunks.S. rdi = env, rsi = the destination, rdx = the source; what a C
@@ -25,6 +26,9 @@
         .equ    MASK_OF_EXCEPTION, 7            # how far the mask of an exception is above it
         .equ    ALL_MASKED, EXCEPTIONS << MASK_OF_EXCEPTION
         .equ    MODES, 0xE040                   # FZ, RC, DAZ
+        .equ    OF_OPERANDS, 7                  # invalid, denormal, divided by zero
+        .equ    UNDERFLOW_MASKED, 1 << 11
+        .equ    FZ_ABOVE_UNDERFLOW_MASKED, 4
 
         # The x87 control word
         .equ    X87_ROUNDING, 0xC00
@@ -58,12 +62,18 @@
         jnz     2f
         .endm
 
-# Compute as the guest does.
+# Compute as the guest does. Masked, an underflow is one of a tiny result that is inexact; not masked, of any. With FZ a
+# tiny result says so in either case, and its zero is never seen: it becomes an #XM.
         .macro  BEGIN
 2:      stmxcsr [rsp - 16]
         and     dword ptr [rsp - 16], ~EXCEPTIONS   # so that the next try need not fail
         mov     eax, [rdi + ENV_MXCSR]
+        mov     r9d, eax
+        not     r9d
+        and     r9d, UNDERFLOW_MASKED
+        shl     r9d, FZ_ABOVE_UNDERFLOW_MASKED
         and     eax, MODES
+        or      eax, r9d
         or      eax, ALL_MASKED
         mov     [rsp - 12], eax
         ldmxcsr [rsp - 12]
@@ -77,12 +87,13 @@
         and     ecx, EXCEPTIONS
         jz      1f
         mov     edx, [rdi + ENV_MXCSR]
+        mov     r9d, edx
+        shr     r9d, MASK_OF_EXCEPTION
+        not     r9d
+        and     r9d, ecx
+        jnz     unmasked
         or      edx, ecx
         mov     [rdi + ENV_MXCSR], edx
-        shr     edx, MASK_OF_EXCEPTION
-        not     edx
-        test    edx, ecx
-        jnz     unmasked
 1:
         .endm
 
@@ -225,30 +236,28 @@ helper_\name:
         TO_FLAGS ucomiss, ss
         TO_FLAGS ucomisd, sd
 
-# void helper_NAME_xmm(CPUX86State *env, Reg *destination, Reg *source)
+# void helper_NAME_xmm(CPUX86State *env, Reg *destination, Reg *source), and the same with MMX registers
 #
 # Not floating point, but no better: the library changes the destination while it still reads the source, which are often
 # the same. So the source becomes a copy.
-        .macro  HORIZONTAL name
-helper_\name\()_xmm:
+        .macro  HORIZONTAL name, load
+helper_\name:
         cmp     rsi, rdx
         je      1f
-        jmp     [rip + lib_helper_\name\()_xmm]
-1:      movups  xmm0, [rdx]
+        jmp     [rip + lib_helper_\name]
+1:      \load  xmm0, [rdx]
         sub     rsp, 24
         movups  [rsp], xmm0
         mov     rdx, rsp
-        call    [rip + lib_helper_\name\()_xmm]
+        call    [rip + lib_helper_\name]
         add     rsp, 24
         ret
         .endm
 
-        HORIZONTAL phaddw
-        HORIZONTAL phaddd
-        HORIZONTAL phaddsw
-        HORIZONTAL phsubw
-        HORIZONTAL phsubd
-        HORIZONTAL phsubsw
+        .irp    name, phaddw, phaddd, phaddsw, phsubw, phsubd, phsubsw
+        HORIZONTAL \name\()_xmm, movups
+        HORIZONTAL \name\()_mmx, movq
+        .endr
 
 # void helper_NAME_xmm(CPUX86State *env, Reg *first, Reg *second, uint32_t control)
 #
@@ -290,8 +299,15 @@ helper_\name\()_xmm:
         EXPLICIT pcmpestri
         EXPLICIT pcmpestrm
 
-# Raise what the guest does not mask. Jumped to from where rsp is as on entry.
+# Raise what the guest does not mask: r9d, of all that has happened, ecx; edx is MXCSR before. Jumped to from where rsp is
+# as on entry. If it is the operands that are at fault, in any of the places, nothing is computed in the others.
 unmasked:
+        mov     eax, ecx
+        and     eax, OF_OPERANDS
+        test    r9d, OF_OPERANDS
+        cmovnz  ecx, eax
+        or      edx, ecx
+        mov     [rdi + ENV_MXCSR], edx
         mov     esi, VECTOR_XM
         mov     eax, VECTOR_UD
         test    dword ptr [rdi + CONTROL_4], CR4_OSXMMEXCPT
@@ -373,11 +389,17 @@ cells:
 lib_helper_fldl_ST0:    .quad 0
 lib_helper_flds_ST0:    .quad 0
 lib_helper_phaddw_xmm: .quad 0
+lib_helper_phaddw_mmx: .quad 0
 lib_helper_phaddd_xmm: .quad 0
+lib_helper_phaddd_mmx: .quad 0
 lib_helper_phaddsw_xmm: .quad 0
+lib_helper_phaddsw_mmx: .quad 0
 lib_helper_phsubw_xmm: .quad 0
+lib_helper_phsubw_mmx: .quad 0
 lib_helper_phsubd_xmm: .quad 0
+lib_helper_phsubd_mmx: .quad 0
 lib_helper_phsubsw_xmm: .quad 0
+lib_helper_phsubsw_mmx: .quad 0
 lib_helper_pcmpestri_xmm: .quad 0
 lib_helper_pcmpestrm_xmm: .quad 0
 lib_raise_exception_err_ra: .quad 0
