@@ -396,7 +396,7 @@ def test_an_sse_exception_that_is_not_masked_leaves_the_destination_alone(
 
 
 INEXACT: Final = 0x20
-# MXCSR, the instruction, two operands, and the exceptions in MXCSR afterwards, but for that of a result that is inexact.
+# MXCSR, the instruction, two operands, and the exceptions in MXCSR afterwards, but for that of an inexact result.
 UNMASKED: Final = {
     "an invalid operand beside an inexact result": (0x1F00, "divps", (0.0, 1.0), (0.0, 3.0), 0x01),
     "a division by zero beside an invalid operand": (0x1D80, "divps", (1.0, 0.0), (0.0, 0.0), 0x05),
