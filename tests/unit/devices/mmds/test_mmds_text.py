@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -47,6 +48,17 @@ def test_floats_are_written_as_the_reference_writes_them(value: float, text: str
 def test_strings_that_look_like_floats_stay_as_they_are() -> None:
     value = {"1e5": ["2e6", 'x"3e7', "4e8\\", 1e20, "\\", "5e9"]}
     assert compact(value) == rb'{"1e5":["2e6","x\"3e7","4e8\\",1e+20,"\\","5e9"]}'
+
+
+@pytest.mark.parametrize("piece", ["1e5.", "\n1e5"])
+def test_a_long_string_that_looks_like_floats_takes_no_more_memory_than_a_few_copies(piece: str) -> None:
+    value = {"key": piece * 50_000}
+    size = len(compact(value))
+    tracemalloc.start()
+    compact(value)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * size
 
 
 @given(values)
