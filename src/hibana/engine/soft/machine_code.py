@@ -86,11 +86,14 @@ def load() -> tuple[Library, MachineCode]:
     loaded = Library(path)
     code, floats = MachineCode(THUNKS, loaded), MachineCode(FLOATS, loaded)
     release(code)
-    for name, target in (*code.entries.items(), *floats.entries.items()):
+    targets = {
+        slot: target
+        for name, target in (*code.entries.items(), *floats.entries.items())
+        for slot in SLOTS.get(name, ())
         # What the library's own functions call stays; it is the guest's instructions that mean something else.
-        helper = name.startswith("helper_")
-        places = [slot for slot in SLOTS.get(name, ()) if not (helper and slot[1] == relocations.CALL)]
-        relocations.redirect(loaded.base, places, target)
+        if not (name.startswith("helper_") and slot[1] == relocations.CALL)
+    }
+    relocations.redirect_all(loaded.base, targets)
     alarm.listen(code.entry("poke"))
     return loaded, code
 

@@ -17,7 +17,7 @@ made read-only. Reading the relocation tables takes 25 ms, so the slots of the f
 import ctypes
 import mmap
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from hibana.units import PAGE
@@ -43,19 +43,25 @@ _DT_RELA: Final = 7
 _DT_RELASZ: Final = 8
 _DT_JMPREL: Final = 23
 
+_mprotect: Final = ctypes.CDLL(None, use_errno=True).mprotect
+_mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
 
 def redirect(base: int, slots: Collection[Slot], target: int) -> None:
     """Make all uses of one function reach `target`; `base` is where the library is loaded."""
-    mprotect = ctypes.CDLL(None, use_errno=True).mprotect
-    mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for offset, kind in slots:
-        address = base + offset
-        page = address & -PAGE
-        if kind != CALL and mprotect(page, PAGE, _PROT_WRITE):
+    redirect_all(base, dict.fromkeys(slots, target))
+
+
+def redirect_all(base: int, targets: Mapping[Slot, int]) -> None:
+    """Do so for many functions, slot by slot: opening and closing a page takes longer than everything else."""
+    pages = {base + offset & -PAGE for offset, kind in targets if kind != CALL}
+    for page in pages:
+        if _mprotect(page, PAGE, _PROT_WRITE):
             raise OSError(ctypes.get_errno(), "mprotect")
-        ctypes.c_uint64.from_address(address).value = target
-        if kind != CALL:
-            mprotect(page, PAGE, _PROT_READ)
+    for (offset, _), target in targets.items():
+        ctypes.c_uint64.from_address(base + offset).value = target
+    for page in pages:
+        _mprotect(page, PAGE, _PROT_READ)
 
 
 def find(path: str, names: Collection[str]) -> dict[str, tuple[Slot, ...]]:
