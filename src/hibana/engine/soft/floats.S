@@ -225,71 +225,6 @@ helper_\name:
         TO_FLAGS ucomiss, ss
         TO_FLAGS ucomisd, sd
 
-# void helper_NAME_xmm(CPUX86State *env, Reg *destination, Reg *source)
-#
-# Not floating point, but no better: the library changes the destination while it still reads the source, which are often
-# the same. So the source becomes a copy.
-        .macro  HORIZONTAL name
-helper_\name\()_xmm:
-        cmp     rsi, rdx
-        je      1f
-        jmp     [rip + lib_helper_\name\()_xmm]
-1:      movups  xmm0, [rdx]
-        sub     rsp, 24
-        movups  [rsp], xmm0
-        mov     rdx, rsp
-        call    [rip + lib_helper_\name\()_xmm]
-        add     rsp, 24
-        ret
-        .endm
-
-        HORIZONTAL phaddw
-        HORIZONTAL phaddd
-        HORIZONTAL phaddsw
-        HORIZONTAL phsubw
-        HORIZONTAL phsubd
-        HORIZONTAL phsubsw
-
-# void helper_NAME_xmm(CPUX86State *env, Reg *first, Reg *second, uint32_t control)
-#
-# The lengths are in RAX and RDX, or in EAX and EDX without a REX.W, which is above the eight bits of the control byte.
-# Of the lowest number there is no absolute value, and with it the library reads wherever that leads, outside the guest.
-        .equ    RAX_OF_GUEST, ENV_REGS
-        .equ    RDX_OF_GUEST, ENV_REGS + 2 * 8
-        .equ    LONGEST, 16
-
-        .macro  LIMIT register
-        mov     rax, [rdi + \register]
-        test    ecx, ~0xFF
-        jnz     1f
-        movsxd  rax, eax
-1:      mov     r8, rax
-        neg     r8
-        cmovns  rax, r8
-        cmp     rax, r9
-        cmova   rax, r9                         # unsigned: so is what has remained negative
-        mov     [rdi + \register], rax
-        .endm
-
-        .macro  EXPLICIT name
-helper_\name\()_xmm:
-        push    rbx
-        push    [rdi + RAX_OF_GUEST]
-        push    [rdi + RDX_OF_GUEST]
-        mov     rbx, rdi
-        mov     r9d, LONGEST
-        LIMIT   RAX_OF_GUEST
-        LIMIT   RDX_OF_GUEST
-        call    [rip + lib_helper_\name\()_xmm]
-        pop     [rbx + RDX_OF_GUEST]
-        pop     [rbx + RAX_OF_GUEST]
-        pop     rbx
-        ret
-        .endm
-
-        EXPLICIT pcmpestri
-        EXPLICIT pcmpestrm
-
 # Raise what the guest does not mask. Jumped to from where rsp is as on entry.
 unmasked:
         mov     esi, VECTOR_XM
@@ -372,13 +307,5 @@ helper_fldl_ST0:
 cells:
 lib_helper_fldl_ST0:    .quad 0
 lib_helper_flds_ST0:    .quad 0
-lib_helper_phaddw_xmm: .quad 0
-lib_helper_phaddd_xmm: .quad 0
-lib_helper_phaddsw_xmm: .quad 0
-lib_helper_phsubw_xmm: .quad 0
-lib_helper_phsubd_xmm: .quad 0
-lib_helper_phsubsw_xmm: .quad 0
-lib_helper_pcmpestri_xmm: .quad 0
-lib_helper_pcmpestrm_xmm: .quad 0
 lib_raise_exception_err_ra: .quad 0
 cells_end:
