@@ -2,6 +2,7 @@
 
     thunks.S         → thunks.py                what stands between the library and a real CPU
     floats.S         → floats.py                the same for floating point
+    vectors.S        → vectors.py               the same for vectors of integers and strings
     fast/UNIT.S      → fast/UNIT_code.py        what makes it fast, unit by unit
     selfcheck.S      → selfcheck_code.py        the guest of the start-up self-check
 
@@ -44,6 +45,7 @@ def main() -> int:
     for source, table, render in (
         ("thunks.S", "thunks.py", render_thunks),
         ("floats.S", "floats.py", render_thunks),
+        ("vectors.S", "vectors.py", render_thunks),
         *((f"fast/{unit}.S", f"fast/{unit}_code.py", render_thunks) for unit in units),
         ("selfcheck.S", "selfcheck_code.py", render_guest),
     ):

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Final
 
-from hibana.engine.soft import floats, library, relocations, thunks
+from hibana.engine.soft import floats, library, relocations, thunks, vectors
 from hibana.engine.soft.fast import switch
 from hibana.engine.soft.offsets import BUILD_ID
 
@@ -37,7 +37,7 @@ def render() -> str:
     """Write the slots of every thunk that has the name of a library function."""
     path = library.find()
     assert path is not None
-    own = (*thunks.THUNKS.entries, *floats.THUNKS.entries)
+    own = (*thunks.THUNKS.entries, *floats.THUNKS.entries, *vectors.THUNKS.entries)
     names = [*own, *(name for unit in switch.UNITS.values() for name in unit.thunks.entries)]
     slots = relocations.find(path, names)
     lines = "".join(f'    "{name}": {places},\n' for name, places in slots.items() if places)

@@ -31,11 +31,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 CMPXCHG_32: Final = "CMPXCHG of 32 bits"
 LOCKED_NEG: Final = "LOCK NEG"
-PDEP_32: Final = "BMI2 of 32 bits"
-BIT_FIELDS: Final = "BEXTR and BZHI"
-BLSI_CARRY: Final = "the carry flag after BLSI"
 EXPLICIT_LENGTHS: Final = "PCMPESTRI and PCMPESTRM"
-SUBSTRINGS: Final = "PCMPESTRI and its like, looking for a substring"
 READ_MODIFY_FAULT: Final = "page faults by instructions that read and write"
 FETCH_FAULT_LATER: Final = "page faults by a fetch behind other instructions"
 JUMP_NOWHERE: Final = "jumps to non-canonical addresses"
@@ -61,10 +57,6 @@ HLT_AFTER_STI: Final = "HLT right after STI"
 _AGAINST_ANY: Final = {
     CMPXCHG_32: "the translator clears upper halves also of registers that it is to leave alone",
     LOCKED_NEG: "the translator computes the flags from what was there before",
-    PDEP_32: "the translator's PDEP sees 64 bits",
-    BIT_FIELDS: "the translator takes one bit less when all are wanted",
-    BLSI_CARRY: "the translator gives it the one of BLSR",
-    SUBSTRINGS: "the translator does not find one that begins here and may end behind the register",
     READ_MODIFY_FAULT: "the translator says that the access was a read",
     FETCH_FAULT_LATER: "the translator raises it before those instructions, which are executed afterwards",
     JUMP_NOWHERE: "the translator raises the exception at the target, not at the jump",

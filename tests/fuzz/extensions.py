@@ -1,11 +1,11 @@
-"""Instructions that came after SSE2, as far as the soft engine announces them: SSE3 to SSE4.2, AES, PCLMULQDQ, BMI."""
+"""Instructions that came after SSE2, as far as the soft engine announces them: SSE3 to SSE4.2, AES, PCLMULQDQ."""
 
 from collections.abc import Callable
 from typing import Final
 
-from tests.fuzz.cpus import BIT_FIELDS, BLSI_CARRY, EXPLICIT_LENGTHS, PDEP_32, SUBSTRINGS, TWO_NANS
+from tests.fuzz.cpus import EXPLICIT_LENGTHS, TWO_NANS
 from tests.fuzz.encoder import R12
-from tests.fuzz.generator import AF, ARITHMETIC, CF, OF, PF, SF, ZF, Generator
+from tests.fuzz.generator import ARITHMETIC, CF, ZF, Generator
 
 _66: Final = b"\x66"
 _F2: Final = b"\xf2"
@@ -20,29 +20,8 @@ _WITH_NUMBER: Final = (0x0C, 0x0D, 0x0E, 0x0F, 0x21, 0x42, 0x44, 0xDF)
 _EXTRACTED: Final = ((0x14, 4), (0x16, 4), (0x16, 8), (0x17, 4))
 _INSERTED: Final = ((0x20, 4), (0x22, 4), (0x22, 8))
 _COMPARED_STRINGS: Final = (0x60, 0x61, 0x62, 0x63)
-_SUBSTRING: Final = 0xC
 _HORIZONTAL: Final = ((_F2, 0x7C), (_66, 0x7C), (_F2, 0x7D), (_66, 0x7D), (_F2, 0xD0), (_66, 0xD0))
 _DUPLICATED: Final = ((_F2, 0x12), (_F3, 0x12), (_F3, 0x16))
-
-_VEX_0F38: Final = 2
-_VEX_0F3A: Final = 3
-_NONE, _BY_66, _BY_F3, _BY_F2 = range(4)
-# Shape: map, prefix, opcode; what is defined of the flags, and what is not.
-_ALL_BUT_AF_PF: Final = ARITHMETIC & ~AF & ~PF
-_BMI_OF_THREE: Final = (
-    (_VEX_0F38, _NONE, 0xF2, _ALL_BUT_AF_PF, AF | PF),  # ANDN
-    (_VEX_0F38, _BY_F2, 0xF5, 0, 0),  # PDEP
-    (_VEX_0F38, _BY_F3, 0xF5, 0, 0),  # PEXT
-    (_VEX_0F38, _BY_F2, 0xF6, 0, 0),  # MULX
-    (_VEX_0F38, _BY_F2, 0xF7, 0, 0),  # SHRX
-    (_VEX_0F38, _BY_F3, 0xF7, 0, 0),  # SARX
-    (_VEX_0F38, _BY_66, 0xF7, 0, 0),  # SHLX
-)
-_BIT_FIELDS: Final = (
-    (_VEX_0F38, _NONE, 0xF7, CF | OF | ZF, AF | SF | PF),  # BEXTR
-    (_VEX_0F38, _NONE, 0xF5, _ALL_BUT_AF_PF, AF | PF),  # BZHI
-)
-_LOWEST_BITS: Final = (1, 2, 3)  # BLSR, BLSMSK, BLSI
 
 
 def _xmm(g: Generator) -> int:
@@ -77,12 +56,9 @@ def _between(g: Generator) -> None:
 
 def _compare_strings(g: Generator) -> None:
     """PCMPESTRM, PCMPESTRI, PCMPISTRM, PCMPISTRI."""
-    how = g.below(128)
-    if how & _SUBSTRING == _SUBSTRING and not g.may(SUBSTRINGS):
-        how &= ~_SUBSTRING
     opcode = g.pick(_COMPARED_STRINGS if g.may(EXPLICIT_LENGTHS) else _COMPARED_STRINGS[2:])
     g.code.rr(bytes((0x0F, 0x3A, opcode)), _xmm(g), _xmm(g), prefix=_66)
-    g.code.imm8(how)
+    g.code.imm8(g.below(128))
     g.flags(ARITHMETIC)
 
 
@@ -104,38 +80,14 @@ def _swapped(g: Generator) -> None:
 
 
 def _count_zeros(g: Generator) -> None:
-    """LZCNT, TZCNT."""
-    g.code.rr(g.pick((b"\x0f\xbc", b"\x0f\xbd")), g.free(), g.free(), g.pick((2, 4, 8)), prefix=_F3)
+    """LZCNT. (TZCNT is BMI1, and BSF without it.)"""
+    g.code.rr(b"\x0f\xbd", g.free(), g.free(), g.pick((2, 4, 8)), prefix=_F3)
     g.flags(CF | ZF, ARITHMETIC & ~CF & ~ZF)
-
-
-def _vex(g: Generator, where: int, prefix: int, opcode: int, reg: int, second: int, rm: int, wide: bool) -> None:
-    """Emit a VEX instruction on three general registers (SDM vol. 2, "The VEX Prefix")."""
-    high = (reg < 8) << 7 | 1 << 6 | (rm < 8) << 5
-    g.code.raw(bytes((0xC4, high | where, wide << 7 | (15 - second) << 3 | prefix, opcode)))
-    g.code.raw(bytes((0xC0 | (reg & 7) << 3 | rm & 7,)))
-
-
-def _bits(g: Generator) -> None:
-    """BMI1 and BMI2."""
-    kind, wide = g.below(6), g.chance(0.5)
-    if kind == 0:
-        _vex(g, _VEX_0F38, _NONE, 0xF3, g.pick(_LOWEST_BITS), g.free(), g.free(), wide)
-        g.flags(_ALL_BUT_AF_PF, AF | PF | (0 if g.may(BLSI_CARRY) else CF))
-    elif kind == 1:
-        _vex(g, _VEX_0F3A, _BY_F2, 0xF0, g.free(), 0, g.free(), wide)  # RORX
-        g.code.imm8(g.below(64))
-    else:
-        forms = (*_BMI_OF_THREE, *_BIT_FIELDS) if g.may(BIT_FIELDS) else _BMI_OF_THREE
-        where, prefix, opcode, defined, undefined = g.pick(forms)
-        reg, second, rm = g.frees(3)
-        _vex(g, where, prefix, opcode, reg, second, rm, wide or not g.may(PDEP_32))
-        g.flags(defined, undefined)
 
 
 _FORMS: Final[tuple[Callable[[Generator], None], ...]] = (
     *(_of_two,) * 6, *(_with_number,) * 2, _test, *(_between,) * 2, _compare_strings, _horizontal, _crc, _swapped,
-    _count_zeros, *(_bits,) * 3,
+    _count_zeros,
 )  # fmt: skip
 
 

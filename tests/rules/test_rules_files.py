@@ -11,7 +11,6 @@ TABLES = {
     "src/hibana/errors.py",
     "src/hibana/observe/metrics_groups.py",
     "src/hibana/engine/soft/thunks.py",
-    "src/hibana/engine/soft/floats.py",
 }
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "manager", "managers"}
 UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")

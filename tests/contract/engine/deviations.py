@@ -9,10 +9,6 @@ _CANONICAL: Final = "the translator finds a non-canonical address at the access 
 _X87_FLAGS: Final = "the translator's x87 arithmetic records no exceptions but division by zero in the status word"
 _UPPER_HALF: Final = "it writes the register all the same, which clears its upper half"
 _SUCCEEDS: Final = "test_a_comparison_that_succeeds_does_not_touch_the_accumulator"
-_LOWEST_BIT: Final = "test_the_carry_of_the_lowest_bit_says_whether_there_is_one[blsi-1]"
-_CARRY: Final = "the translator gives BLSI the carry of BLSR"
-_BIT_FIELD: Final = "test_a_bit_field_of_32_bits_ends_there"
-_OF_64_BITS: Final = "the translator does the same as with 64 bits"
 _READ_AND_WRITE: Final = "test_a_page_fault_of_an_instruction_that_reads_and_writes_is_one_of_a_write"
 _READS_FIRST: Final = "the translator reads first, and says so"
 _PRECISELY: Final = "test_an_exception_is_delivered_precisely"
@@ -41,11 +37,6 @@ _SOFT: Final = {
     f"{_SUCCEEDS}[cmpxchg [HEAP], ecx]": _UPPER_HALF,
     f"{_SUCCEEDS}[lock cmpxchg [HEAP], ecx]": _UPPER_HALF,
     "test_a_negation_in_memory_sets_the_flags_of_its_result[lock]": "the translator takes the operand for the result",
-    f"{_BIT_FIELD}[BEXTR beyond the end]": _OF_64_BITS,
-    f"{_BIT_FIELD}[BZHI of all]": "the translator clears the highest bit",
-    f"{_BIT_FIELD}[PDEP]": _OF_64_BITS,
-    _LOWEST_BIT: _CARRY,
-    "test_a_substring_is_also_found_where_it_may_go_on_behind_the_register": "the translator wants the whole of it",
     _READ_AND_WRITE: _READS_FIRST,
     "test_a_page_fault_of_a_fetch_comes_after_the_instructions_before_it": "the translator translates them together",
 }
@@ -112,7 +103,6 @@ _MASKED: Final = "the translator raises no SSE exceptions, masked or not"
 _RESERVED: Final = "the translator says of a page with a reserved bit that it is not present"
 
 BOX: Final[dict[str, str]] = {
-    _LOWEST_BIT: _CARRY,
     "test_an_sse_exception_that_is_not_masked_leaves_the_destination_alone": _MASKED,
     "test_an_sse_exception_that_is_not_masked_says_what_was_noticed_before": _MASKED,
     "test_sse_gives_the_first_of_two_nans": "the translator gives the one with the larger fraction, as x87 does",

@@ -115,65 +115,6 @@ def test_a_horizontal_sum_of_an_mmx_register_and_itself_is_there_twice(boot: Boo
     assert guest.numbers(guests.HEAP, 4, 2) == HORIZONTAL_MMX[name]
 
 
-EBX, ECX = 0xF00F5678, 0x0FF0A5C3
-
-
-def _deposit(value: int, mask: int) -> int:
-    """Put the lowest bits of a value where a mask has ones."""
-    places = [bit for bit in range(32) if mask >> bit & 1]
-    return sum((value >> index & 1) << bit for index, bit in enumerate(places))
-
-
-def _extract(value: int, mask: int) -> int:
-    """Take the bits of a value where a mask has ones."""
-    places = [bit for bit in range(32) if mask >> bit & 1]
-    return sum((value >> bit & 1) << index for index, bit in enumerate(places))
-
-
-# What RDX holds, the instruction, its result. The upper halves of the other registers are not 0.
-BIT_FIELDS: Final = {
-    "BEXTR": (8 << 8 | 12, "bextr eax, ebx, edx", EBX >> 12 & 0xFF),
-    "BEXTR beyond the end": (72 << 8 | 12, "bextr eax, ebx, edx", EBX >> 12),
-    "BZHI": (12, "bzhi eax, ebx, edx", EBX & 0xFFF),
-    "BZHI of all": (40, "bzhi eax, ebx, edx", EBX),
-    "PDEP": (0, "pdep eax, ebx, ecx", _deposit(EBX, ECX)),
-    "PEXT": (0, "pext eax, ebx, ecx", _extract(EBX, ECX)),
-}
-
-
-@pytest.mark.parametrize("name", BIT_FIELDS)
-def test_a_bit_field_of_32_bits_ends_there(boot: Boot, name: str) -> None:
-    control, instruction, result = BIT_FIELDS[name]
-    guest = boot(f"""
-    start:
-        movabs rbx, {0x12345678 << 32 | EBX:#x}
-        movabs rcx, {0x9ABCDEF0 << 32 | ECX:#x}
-        mov edx, {control}
-        {instruction}
-        mov [HEAP], rax
-        END
-    """)
-    guest.run()
-    assert guest.number(guests.HEAP) == result
-
-
-@pytest.mark.parametrize(("instruction", "carry"), [("blsi", 1), ("blsr", 0), ("blsmsk", 0)])
-def test_the_carry_of_the_lowest_bit_says_whether_there_is_one(boot: Boot, instruction: str, carry: int) -> None:
-    guest = boot(f"""
-    start:
-        mov ebx, 0x50
-        xor ecx, ecx
-        mov esi, HEAP
-        {instruction} rax, rbx
-        setc [rsi]
-        {instruction} rax, rcx
-        setc [rsi + 1]
-        END
-    """)
-    guest.run()
-    assert guest.memory.read(guests.HEAP, 2) == bytes((carry, 1 - carry))
-
-
 def test_a_comparison_of_strings_takes_lengths_from_both_registers(boot: Boot) -> None:
     guest = boot("""
     start:

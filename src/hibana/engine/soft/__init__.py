@@ -21,6 +21,7 @@ Read in this order:
 and below that, the part that holds on to one exact build of the library:
 
     thunks.S           what must be machine code, and why; thunks.py is its assembled form (assembled.py)
+    floats.S           floating point as the CPU below computes it; vectors.S: vectors of integers, and strings
     machine_code.py    the thunks in memory; relocations.py and slots.py say where the library is led to them
     offsets.py         the only place with an offset into unicorn's structures; probe.py proves them at start-up
     library.py         finding, recognising and loading the library

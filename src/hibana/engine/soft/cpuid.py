@@ -10,6 +10,7 @@ emulator, and so spends nothing on page-table isolation or retpolines. In terms 
 | no TSC deadline, x2APIC, machine check, PMU, kvm-clock | they live in MSRs that nobody answers |
 | no MONITOR/MWAIT | MWAIT would not stop the vCPU |
 | no VMX, SVM, SMAP, UMIP, PCID, 1 GiB pages, RDSEED | not translated |
+| no BMI1, BMI2 | BEXTR, BZHI, BLSI and PDEP are translated with mistakes; who sees no AVX hardly asks for them |
 | no ERMS (fast REP MOVSB) | translated, one byte at a time: announcing it makes guests choose the slowest copy |
 | TSC_ADJUST | MSR 0x3B reads 0, "never adjusted"; Linux then trusts the TSC and needs no watchdog |
 | ARAT | the local APIC timer never stops; without it Linux has no high-resolution timers here |
@@ -72,9 +73,7 @@ _HTT: Final = 1 << 28  # leaf 1 EDX: the package has more than one logical proce
 FEATURES_7_EBX: Final = _bits(
     0,  # FSGSBASE
     1,  # TSC_ADJUST
-    3,  # BMI1
     7,  # SMEP
-    8,  # BMI2
 )
 
 # Leaf 0x80000001.

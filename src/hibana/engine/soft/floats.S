@@ -62,41 +62,6 @@
         jnz     2f
         .endm
 
-# Compute as the guest does. Masked, an underflow is one of a tiny result that is inexact; not masked, of any. With FZ a
-# tiny result says so in either case, and its zero is never seen: it becomes an #XM.
-        .macro  BEGIN
-2:      stmxcsr [rsp - 16]
-        and     dword ptr [rsp - 16], ~EXCEPTIONS   # so that the next try need not fail
-        mov     eax, [rdi + ENV_MXCSR]
-        mov     r9d, eax
-        not     r9d
-        and     r9d, UNDERFLOW_MASKED
-        shl     r9d, FZ_ABOVE_UNDERFLOW_MASKED
-        and     eax, MODES
-        or      eax, r9d
-        or      eax, ALL_MASKED
-        mov     [rsp - 12], eax
-        ldmxcsr [rsp - 12]
-        .endm
-
-# Compute as C does again; note what has happened. Nothing of the guest's has been changed so far.
-        .macro  FINISH
-        stmxcsr [rsp - 12]
-        ldmxcsr [rsp - 16]
-        mov     ecx, [rsp - 12]
-        and     ecx, EXCEPTIONS
-        jz      1f
-        mov     edx, [rdi + ENV_MXCSR]
-        mov     r9d, edx
-        shr     r9d, MASK_OF_EXCEPTION
-        not     r9d
-        and     r9d, ecx
-        jnz     unmasked
-        or      edx, ecx
-        mov     [rdi + ENV_MXCSR], edx
-1:
-        .endm
-
 # void helper_NAME(CPUX86State *env, Reg *destination, Reg *source): how much of either is there, and what to do.
         .macro  SSE name, destination, source, operation:vararg
 helper_\name:
@@ -107,10 +72,10 @@ helper_\name:
         UNLESS_NEW
         mov\destination [rsi], xmm0
         ret
-        BEGIN
+2:      call    begin
         mov\destination xmm0, [rsi]
         \operation
-        FINISH
+        call    finish
         mov\destination [rsi], xmm0
         ret
         .endm
@@ -170,9 +135,9 @@ helper_\name:
         \operation \result, [rsi]
         UNLESS_NEW
         ret
-        BEGIN
+2:      call    begin
         \operation \result, [rsi]
-        FINISH
+        call    finish
         ret
         .endm
 
@@ -193,9 +158,9 @@ helper_\name:
         UNLESS_NEW
         mov\size [rsi], xmm0
         ret
-        BEGIN
+2:      call    begin
         cvtsi2\size xmm0, \source
-        FINISH
+        call    finish
         mov\size [rsi], xmm0
         ret
         .endm
@@ -217,11 +182,11 @@ helper_\name:
         and     esi, CF | PF | ZF
         mov     [rdi + ENV_CC_SRC], rsi
         ret
-        BEGIN
+2:      call    begin
         \name   xmm0, [rdx]
         pushfq
         pop     rsi
-        FINISH
+        call    finish
         and     esi, CF | PF | ZF
         mov     [rdi + ENV_CC_SRC], rsi
         ret
@@ -236,72 +201,45 @@ helper_\name:
         TO_FLAGS ucomiss, ss
         TO_FLAGS ucomisd, sd
 
-# void helper_NAME_xmm(CPUX86State *env, Reg *destination, Reg *source), and the same with MMX registers
-#
-# Not floating point, but no better: the library changes the destination while it still reads the source, which are often
-# the same. So the source becomes a copy.
-        .macro  HORIZONTAL name, load
-helper_\name:
-        cmp     rsi, rdx
-        je      1f
-        jmp     [rip + lib_helper_\name]
-1:      \load  xmm0, [rdx]
-        sub     rsp, 24
-        movups  [rsp], xmm0
-        mov     rdx, rsp
-        call    [rip + lib_helper_\name]
-        add     rsp, 24
+# Compute as the guest does from now on. Masked, an underflow is one of a tiny result that is inexact; not masked, of any.
+# With FZ a tiny result says so in either case, and its zero is never seen: it becomes an #XM. Changes eax and r9d; what C
+# had is kept in [rsp - 16] of the caller.
+begin:
+        stmxcsr [rsp - 8]
+        and     dword ptr [rsp - 8], ~EXCEPTIONS    # so that the next try need not fail
+        mov     eax, [rdi + ENV_MXCSR]
+        mov     r9d, eax
+        not     r9d
+        and     r9d, UNDERFLOW_MASKED
+        shl     r9d, FZ_ABOVE_UNDERFLOW_MASKED
+        and     eax, MODES
+        or      eax, r9d
+        or      eax, ALL_MASKED
+        mov     [rsp - 4], eax
+        ldmxcsr [rsp - 4]
         ret
-        .endm
 
-        .irp    name, phaddw, phaddd, phaddsw, phsubw, phsubd, phsubsw
-        HORIZONTAL \name\()_xmm, movups
-        HORIZONTAL \name\()_mmx, movq
-        .endr
+# Compute as C does again; note what has happened, or raise it. Nothing of the guest's has been changed so far. Changes
+# ecx, edx and r9d.
+finish:
+        stmxcsr [rsp - 4]
+        ldmxcsr [rsp - 8]
+        mov     ecx, [rsp - 4]
+        and     ecx, EXCEPTIONS
+        jz      1f
+        mov     edx, [rdi + ENV_MXCSR]
+        mov     r9d, edx
+        shr     r9d, MASK_OF_EXCEPTION
+        not     r9d
+        and     r9d, ecx
+        jnz     2f
+        or      edx, ecx
+        mov     [rdi + ENV_MXCSR], edx
+1:      ret
 
-# void helper_NAME_xmm(CPUX86State *env, Reg *first, Reg *second, uint32_t control)
-#
-# The lengths are in RAX and RDX, or in EAX and EDX without a REX.W, which is above the eight bits of the control byte.
-# Of the lowest number there is no absolute value, and with it the library reads wherever that leads, outside the guest.
-        .equ    RAX_OF_GUEST, ENV_REGS
-        .equ    RDX_OF_GUEST, ENV_REGS + 2 * 8
-        .equ    LONGEST, 16
-
-        .macro  LIMIT register
-        mov     rax, [rdi + \register]
-        test    ecx, ~0xFF
-        jnz     1f
-        movsxd  rax, eax
-1:      mov     r8, rax
-        neg     r8
-        cmovns  rax, r8
-        cmp     rax, r9
-        cmova   rax, r9                         # unsigned: so is what has remained negative
-        mov     [rdi + \register], rax
-        .endm
-
-        .macro  EXPLICIT name
-helper_\name\()_xmm:
-        push    rbx
-        push    [rdi + RAX_OF_GUEST]
-        push    [rdi + RDX_OF_GUEST]
-        mov     rbx, rdi
-        mov     r9d, LONGEST
-        LIMIT   RAX_OF_GUEST
-        LIMIT   RDX_OF_GUEST
-        call    [rip + lib_helper_\name\()_xmm]
-        pop     [rbx + RDX_OF_GUEST]
-        pop     [rbx + RAX_OF_GUEST]
-        pop     rbx
-        ret
-        .endm
-
-        EXPLICIT pcmpestri
-        EXPLICIT pcmpestrm
-
-# Raise what the guest does not mask: r9d, of all that has happened, ecx; edx is MXCSR before. Jumped to from where rsp is
-# as on entry. If it is the operands that are at fault, in any of the places, nothing is computed in the others.
-unmasked:
+# Raise what the guest does not mask, r9d. If it is the operands that are at fault, in any of the places, nothing is
+# computed in the others.
+2:      add     rsp, 8                          # as it was on entry
         mov     eax, ecx
         and     eax, OF_OPERANDS
         test    r9d, OF_OPERANDS
@@ -388,19 +326,5 @@ helper_fldl_ST0:
 cells:
 lib_helper_fldl_ST0:    .quad 0
 lib_helper_flds_ST0:    .quad 0
-lib_helper_phaddw_xmm: .quad 0
-lib_helper_phaddw_mmx: .quad 0
-lib_helper_phaddd_xmm: .quad 0
-lib_helper_phaddd_mmx: .quad 0
-lib_helper_phaddsw_xmm: .quad 0
-lib_helper_phaddsw_mmx: .quad 0
-lib_helper_phsubw_xmm: .quad 0
-lib_helper_phsubw_mmx: .quad 0
-lib_helper_phsubd_xmm: .quad 0
-lib_helper_phsubd_mmx: .quad 0
-lib_helper_phsubsw_xmm: .quad 0
-lib_helper_phsubsw_mmx: .quad 0
-lib_helper_pcmpestri_xmm: .quad 0
-lib_helper_pcmpestrm_xmm: .quad 0
 lib_raise_exception_err_ra: .quad 0
 cells_end:

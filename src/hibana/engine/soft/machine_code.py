@@ -17,6 +17,7 @@ from hibana.engine.soft.floats import THUNKS as FLOATS
 from hibana.engine.soft.library import Library
 from hibana.engine.soft.slots import SLOTS
 from hibana.engine.soft.thunks import THUNKS
+from hibana.engine.soft.vectors import THUNKS as VECTORS
 from hibana.errors import EngineError
 from hibana.units import PAGE, align_up
 
@@ -84,11 +85,11 @@ def load() -> tuple[Library, MachineCode]:
     if path is None:
         raise EngineError(cause="the unicorn package is not installed.")
     loaded = Library(path)
-    code, floats = MachineCode(THUNKS, loaded), MachineCode(FLOATS, loaded)
+    code, *others = (MachineCode(thunks, loaded) for thunks in (THUNKS, FLOATS, VECTORS))
     release(code)
     targets = {
         slot: target
-        for name, target in (*code.entries.items(), *floats.entries.items())
+        for name, target in [item for each in (code, *others) for item in each.entries.items()]
         for slot in SLOTS.get(name, ())
         # What the library's own functions call stays; it is the guest's instructions that mean something else.
         if not (name.startswith("helper_") and slot[1] == relocations.CALL)

@@ -20,6 +20,7 @@ from hibana.engine.soft.machine_code import MachineCode
 from hibana.engine.soft.offsets import ENV
 from hibana.engine.soft.slots import BUILD_ID, SLOTS
 from hibana.engine.soft.thunks import THUNKS
+from hibana.engine.soft.vectors import THUNKS as VECTORS
 from hibana.units import PAGE
 from tests.contract.engine import guests
 from tests.contract.engine.harness import Boot
@@ -27,10 +28,12 @@ from tests.contract.engine.harness import Boot
 ALL: Final[dict[str, Assembled]] = {
     "plain": THUNKS,
     "floats": FLOATS,
+    "vectors": VECTORS,
     **{name: unit.thunks for name, unit in UNITS.items()},
 }
 
 CC_OP_EFLAGS: Final = 1
+HOST_WITHOUT: Final = 1  # in vectors.S
 SS32: Final = 1 << 5  # hflags
 
 ROOT: Final = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 4))
@@ -117,16 +120,47 @@ def test_redirected_slots_hold_the_thunk_and_are_read_only_again() -> None:
             assert (ctypes.c_uint64.from_address(address).value == target) == replaced, name
 
 
-def test_floating_point_has_thunks_of_its_own() -> None:
+def _beside(thunks: Assembled) -> int:
+    """Find where a piece of machine code lies whose thunks only the guest's instructions call."""
     loaded, _ = _loaded()
-    addresses = {
-        name: ctypes.c_uint64.from_address(loaded.base + offset).value
-        for name in FLOATS.entries.keys() & SLOTS.keys()
+    (base,) = {
+        ctypes.c_uint64.from_address(loaded.base + offset).value - thunks.entries[name]
+        for name in thunks.entries.keys() & SLOTS.keys()
         for offset, kind in SLOTS[name]
         if kind != relocations.CALL
     }
-    (base,) = {address - FLOATS.entries[name] for name, address in addresses.items()}
-    assert _permissions(base) == "r-xp"
+    return base
+
+
+@pytest.mark.parametrize("thunks", [FLOATS, VECTORS], ids=["floats", "vectors"])
+def test_vectors_have_thunks_of_their_own(thunks: Assembled) -> None:
+    assert _permissions(_beside(thunks)) == "r-xp"
+
+
+@pytest.mark.parametrize("length", ["-3", "0x80000000", "0x8000000000000000", "17"])
+def test_on_a_host_without_sse42_strings_are_the_librarys_with_lengths_that_it_can_stand(
+    boot: Boot, length: str
+) -> None:
+    guest = boot(f"""
+    start:
+        xorps xmm1, xmm1
+        movabs rax, {length}
+        mov rdx, rax
+        pcmpestriq xmm1, xmm1, 0x18             # equal each, negative: there is no first that differs
+        mov [HEAP], rcx
+        mov [HEAP + 8], rax
+        pcmpistri xmm1, xmm1, 0x18
+        mov [HEAP + 16], rcx
+        END
+    """)
+    host = ctypes.c_uint8.from_address(_beside(VECTORS) + VECTORS.cells_at + VECTORS.cells["host"])
+    before = host.value
+    host.value = HOST_WITHOUT
+    try:
+        guest.run()
+    finally:
+        host.value = before
+    assert guest.numbers(guests.HEAP, 3) == [16, int(length, 0) % (1 << 64), 16]
 
 
 def test_cells_hold_the_functions_they_are_named_after() -> None:
