@@ -396,6 +396,86 @@ def test_an_underflow_that_is_not_masked_is_none_of_a_result_that_is_not_tiny(bo
     assert guest.number(guests.HEAP, 4) == 0x17A0
 
 
+def test_an_sse_overflow_that_is_not_masked_may_be_exact(boot: Boot) -> None:
+    guest = boot("""
+    start:
+        mov rax, cr4
+        bts rax, 10                             # OSXMMEXCPT
+        mov cr4, rax
+        mov dword ptr [HEAP], 0x1B80            # all but overflow are masked
+        ldmxcsr [HEAP]
+        movss xmm0, [numbers]
+        CATCH done
+        mulss xmm0, [numbers + 4]
+    done:
+        stmxcsr [HEAP]
+        END
+    numbers: .long 0x7F000000, 0x40000000       # 2^127, 2
+    """)
+    guest.run()
+    assert [trap.vector for trap in guest.traps()] == [19]
+    assert guest.number(guests.HEAP, 4) == 0x1B88
+
+
+INEXACT_RESULTS: Final = {
+    "ROUNDSS": "roundss xmm1, [numbers], 0",
+    "ROUNDPD": "roundpd xmm1, [numbers + 16], 0",
+    "DPPS": "movups xmm1, [numbers]; dpps xmm1, xmm1, 0xFF",
+    "CVTPI2PS": "movq mm1, [numbers + 32]; cvtpi2ps xmm1, mm1",
+    "CVTPS2PI": "cvtps2pi mm1, [numbers]",
+    "CVTTPS2PI": "cvttps2pi mm1, [numbers]",
+    "CVTPD2PI": "cvtpd2pi mm1, [numbers + 16]",
+    "CVTTPD2PI": "cvttpd2pi mm1, [numbers + 16]",
+}
+
+
+@pytest.mark.parametrize("name", INEXACT_RESULTS)
+def test_mxcsr_remembers_also_what_later_instructions_and_those_with_mmx_made_inexact(boot: Boot, name: str) -> None:
+    guest = boot(f"""
+    start:
+        {INEXACT_RESULTS[name]}
+        stmxcsr [HEAP]
+        END
+    .balign 16
+    numbers:
+        .float 1.1, 1.1, 1.1, 1.1
+        .double 1.1, 1.1
+        .long 0x1000001, 0x1000001
+    """)
+    guest.run()
+    assert guest.number(guests.HEAP, 4) == 0x1FA0
+
+
+def test_conversions_from_and_to_mmx_registers_leave_the_other_half_alone(boot: Boot) -> None:
+    guest = boot("""
+    start:
+        fninit
+        movups xmm1, [numbers]
+        movq mm1, [numbers + 16]
+        cvtpi2ps xmm1, mm1
+        movups [HEAP], xmm1
+        cvtps2pi mm2, [numbers]
+        movq [HEAP + 16], mm2
+        cvttps2pi mm3, [numbers]
+        movq [HEAP + 24], mm3
+        cvtpd2pi mm4, [numbers + 32]
+        movq [HEAP + 32], mm4
+        cvttpd2pi mm5, [numbers + 32]
+        movq [HEAP + 40], mm5
+        END
+    .balign 16
+    numbers:
+        .float 1.5, -2.75, 3, 4
+        .long 7, -9, 0, 0
+        .double 1e10, -2.75
+    """)
+    guest.run()
+    assert guest.memory.read(guests.HEAP, 16) == struct.pack("<4f", 7, -9, 3, 4)
+    rounded, truncated = (2, -3), (1, -2)
+    expected = (*rounded, *truncated, -(1 << 31), rounded[1], -(1 << 31), truncated[1])
+    assert struct.unpack("<8i", guest.memory.read(guests.HEAP + 16, 32)) == expected
+
+
 # --- page faults ------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@
 # flush-to-zero and denormals-are-zero, and every exception masked: what has happened is then in MXCSR, and what the
 # guest does not mask becomes its #XM. Results are the same on every CPU: IEEE 754 defines them, and the manuals the rest.
 # But of an overflow or underflow that becomes an #XM it says that it was inexact, too, which is not always so.
-# ROUNDPS and its like, DPPS, and conversions from and to MMX are still the library's: not every host has the former.
+# ROUNDPS and its like, DPPS and DPPD are still the library's: not every host has them.
 #
 # Layout and calling convention are those of thunks.S. rdi = env, rsi = the destination, rdx = the source; what a C
 # function may change, and [rsp - 16, rsp), is free.
@@ -127,6 +127,13 @@ helper_\name:
         SSE     cvttps2dq, ups, ups, cvttps2dq xmm0, xmm1
         SSE     cvtpd2dq, ups, ups, cvtpd2dq xmm0, xmm1
         SSE     cvttpd2dq, ups, ups, cvttpd2dq xmm0, xmm1
+
+# From and to MMX registers: the same, on half of a register.
+        SSE     cvtpi2ps, sd, sd, cvtdq2ps xmm0, xmm1
+        SSE     cvtps2pi, sd, sd, cvtps2dq xmm0, xmm1
+        SSE     cvttps2pi, sd, sd, cvttps2dq xmm0, xmm1
+        SSE     cvtpd2pi, sd, ups, cvtpd2dq xmm0, xmm1
+        SSE     cvttpd2pi, sd, ups, cvttpd2dq xmm0, xmm1
 
 # int helper_NAME(CPUX86State *env, Reg *source)
         .macro  TO_INTEGER name, result, operation
