@@ -94,6 +94,8 @@ class FakeVm:
         """How often the guest was told that it had stood still."""
         self.written: list[tuple[int, int]] = []
         """(addr, size) of every write to guest memory from the host side."""
+        self.coalesced: list[tuple[int, int]] = []
+        """The data and status ports of the chips whose bytes may come together."""
         self.closed = False
         self._state = VmState(IoapicState(), PicState(), PicState(), PitState())
 
@@ -109,7 +111,8 @@ class FakeVm:
         """Have none: notifications come to the bus."""
 
     def coalesce(self, data_port: int, status_port: int, chip: SerialPort) -> None:
-        """Bring each byte to the bus at once."""
+        """Note it, and bring each byte to the bus at once all the same."""
+        self.coalesced.append((data_port, status_port))
 
     def note_pause(self) -> None:
         """Count a pause."""

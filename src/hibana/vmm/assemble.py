@@ -15,6 +15,7 @@ from hibana.bus.home import Home
 from hibana.bus.irq import IrqLine
 from hibana.bus.loop import Loop
 from hibana.config.drive import BlockDeviceConfig, Drive
+from hibana.config.rate_limit import TokenBucketConfig
 from hibana.config.serial import SerialConfig
 from hibana.devices import boot_timer, i8042, uart16550
 from hibana.devices.boot_timer import BootTimer, Moment
@@ -127,14 +128,18 @@ def _attach_serial(machine: Machine, bus: GuestBus, vm: Vm, loop: Loop, config: 
         uart = Uart16550(_limited(SerialOutput(fd), config), irq)
         machine.on_close(lambda: os.close(fd))
     bus.ports.insert(layout.PORT_SERIAL, uart16550.SIZE, uart)
-    vm.coalesce(layout.PORT_SERIAL + uart16550.DATA, layout.PORT_SERIAL + uart16550.LSR, uart)
+    if _limit_of(config) is None:  # whose bytes count at the moment when they are printed
+        vm.coalesce(layout.PORT_SERIAL + uart16550.DATA, layout.PORT_SERIAL + uart16550.LSR, uart)
 
 
 def _limited(output: SerialOutput, config: SerialConfig) -> SerialOutput | RateLimitedOutput:
+    bucket = _limit_of(config)
+    return RateLimitedOutput(output, TokenBucket(limit(bucket))) if bucket else output
+
+
+def _limit_of(config: SerialConfig) -> TokenBucketConfig | None:
     bucket = config.rate_limiter
-    if bucket is None or not bucket.limits():
-        return output
-    return RateLimitedOutput(output, TokenBucket(limit(bucket)))
+    return bucket if bucket and bucket.limits() else None
 
 
 def _open_serial_file(path: str) -> int:

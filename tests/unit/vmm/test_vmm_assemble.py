@@ -142,6 +142,15 @@ def test_a_limit_on_the_serial_port_counts_unless_it_limits_nothing(
     assert site.serial.read_bytes() == said
 
 
+def test_bytes_come_together_unless_it_counts_when_each_of_them_was_printed(site: Site) -> None:
+    """A bucket of 100 bytes a millisecond lets 400 pass in four, but not at once."""
+    site.assemble()
+    assert site.engine.vms[-1].coalesced == [(0x3F8, 0x3FD)]
+    limited = SerialConfig(serial_out_path=str(site.serial), rate_limiter=TokenBucketConfig(size=100, refill_time=1))
+    site.assemble(serial=limited)
+    assert site.engine.vms[-1].coalesced == []
+
+
 def test_the_chips_are_at_their_ports_and_nothing_is_beside_them(site: Site) -> None:
     reads = Reads()
     site.run(*(reads.port(port) for port in (0x3FD, 0x64, 0x3F7, 0x400, 0x65, 0x5F)))
