@@ -68,7 +68,7 @@ def main() -> int:
         without = {int(number) for number in options.without.split(",") if number}
         return _show(options.seed, without, options.candidate, options.ring, options.mutant)
     last = options.first + options.programs
-    share = -(-options.programs // options.jobs)
+    share = max(1, -(-options.programs // options.jobs))
     jobs = [
         (first, min(share, last - first), options.enough, options.candidate, options.ring, options.mutant)
         for first in range(options.first, last, share)

@@ -3,7 +3,7 @@
 A kernel and an initrd are read into tens of MiB of fresh memory, and most of the time goes into the host's giving it
 out in 4 KiB pages: 65 MiB take 27 ms in small pages and 9 ms in huge ones. No more memory is used, since all of it is
 filled. But a host whose free memory is in small pieces would first make room, which takes longer than all small pages
-together; so it is asked only when it has more than enough at hand.
+together; so it is asked only when it says that it has more than enough at hand, which it does not in a jail.
 """
 
 import ctypes
