@@ -4,6 +4,7 @@ Clients look for the API socket every few milliseconds, so everything up to `lis
 not needed before it is imported after it.
 """
 
+import ctypes
 import gc
 import os
 import sys
@@ -34,6 +35,7 @@ from hibana.whole_file import read_whole_file
 
 SNAPSHOT_VERSION: Final = "11.0.0"
 
+_M_ARENA_MAX: Final = -8
 _STDIN: Final = 0
 _STDOUT: Final = 1
 _STDERR: Final = 2
@@ -52,6 +54,7 @@ def main(argv: list[str]) -> None:
     loop = Loop()
     signals.install(loop)
     _grow_descriptor_table()
+    _allocate_in_one_arena()
     _open_metrics(options)
     choice = _filters(options)
     _refuse_what_is_not_here(options)
@@ -128,6 +131,16 @@ def _grow_descriptor_table() -> None:
         os.close(last)
     except OSError as error:
         raise DescriptorTableError from error
+
+
+def _allocate_in_one_arena() -> None:
+    """Have the C library take memory for all threads from one place (mallopt(3)).
+
+    Otherwise it gives each thread an arena, and opens a file under /sys or /proc when it makes the first and when it
+    shrinks one, which may be hours later. Our filters trap that.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # other C libraries have no arenas
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def _open_metrics(options: Options) -> None:

@@ -1,9 +1,11 @@
 """The table of contents of the VMM: in which order things are looked at, and what the session gets of them."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -175,3 +177,36 @@ def test_growing_the_table_of_descriptors_opens_none(limit: int, monkeypatch: py
 def test_a_jail_has_no_dev_null_and_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "devnull", "/nowhere")
     firecracker._open_closed_standard_streams()
+
+
+# Threads take memory in pieces too small for mappings of their own and give all of it back, under the filter of a vCPU.
+TAKE_AND_GIVE_BACK: Final = """
+import ctypes, threading
+from hibana.cli import firecracker
+from hibana.seccomp import builtin, container
+from hibana.seccomp.install import install
+
+firecracker._allocate_in_one_arena()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = (ctypes.c_void_p,)
+FILTER = container.read(builtin.FILTERS["x86_64"]["soft"])["vcpu"].code
+
+def take_and_give_back():
+    install([FILTER])
+    for piece in reversed([libc.malloc(100_000) for _ in range(300)]):
+        libc.free(piece)
+    print("done")
+
+threads = [threading.Thread(target=take_and_give_back) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_taking_memory_and_giving_it_back_opens_no_file() -> None:
+    command = [sys.executable, "-c", TAKE_AND_GIVE_BACK]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["done"] * 3)
