@@ -4,7 +4,6 @@ Clients look for the API socket every few milliseconds, so everything up to `lis
 not needed before it is imported after it.
 """
 
-import ctypes
 import gc
 import os
 import sys
@@ -139,6 +138,8 @@ def _allocate_in_one_arena() -> None:
     Otherwise it gives each thread an arena, and opens a file under /sys or /proc when it makes the first and when it
     shrinks one, which may be hours later. Our filters trap that.
     """
+    import ctypes  # not needed where only the version is printed
+
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # other C libraries have no arenas
         mallopt(_M_ARENA_MAX, 1)
 
