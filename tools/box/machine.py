@@ -5,6 +5,7 @@ messages cannot get between, and no byte is changed. A box that QEMU or the kern
 command that fails is not.
 """
 
+import math
 import os
 import select
 import subprocess
@@ -84,11 +85,16 @@ class Box:
             if self._output.began:
                 return said
 
-    def relay(self, show: Callable[[bytes], None], limit: float) -> int:
-        """Pass on what the command says until the box is off; give its exit code. Raises Broken."""
+    def relay(self, show: Callable[[bytes], None], limit: float, silence: float = math.inf) -> int:
+        """Pass on what the command says until the box is off; give its exit code.
+
+        Raises Broken, also when it has been silent for too long: emulated machines have been seen to freeze.
+        """
         give_up = time.monotonic() + limit
         while self._output.exit_code is None:
-            said = self._read(give_up)
+            said = self._read(min(give_up, time.monotonic() + silence))
+            if said is None and time.monotonic() < give_up:
+                raise Broken(f"nothing has been heard of it for {silence:.0f} s{self._last_words()}")
             if said is None:
                 return _TIME_IS_UP
             show(said)

@@ -9,6 +9,7 @@ from tools.dev import places
 from tools.dev.say import Step
 
 _LIMIT_S: Final = 1800
+_SILENCE_S: Final = 300  # a test waits for its guest 120 s at most
 _PYTEST: Final = ("python", "-m", "pytest", "-v", "-ra", "-p", "no:cacheprovider", "--durations=15")
 
 LEFT_OUT: Final = (
@@ -67,7 +68,7 @@ class Suites:
 
 def _start(name: str, options: Sequence[str]) -> subprocess.Popen[bytes]:
     devtool = ("setpriv", "--pdeathsig", "TERM", str(places.ROOT / "tools/devtool"))
-    command = [*devtool, "kvmbox", "--timeout", str(_LIMIT_S), *options]
+    command = [*devtool, "kvmbox", "--timeout", str(_LIMIT_S), "--silence", str(_SILENCE_S), *options]
     with open(_log(name), "wb") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 

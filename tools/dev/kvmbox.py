@@ -1,14 +1,15 @@
-"""`kvmbox [--smp N] [--timeout S] [--keep] [-- CMD…]`: run CMD where KVM works, even if it does not here.
+"""`kvmbox [--smp N] [--timeout S] [--silence S] [--keep] [-- CMD…]`: run CMD where KVM works, even if it does not here.
 
 The box is a machine that QEMU emulates, virtualization included. CMD runs there as root, in this checkout, with
 build/bin, build/guest and build/venv; what is in build/box-in goes along. Its output is shown as it comes, and its exit
 code is ours (124 when time is up); what it puts below build/box-out is then in build/box-out here. A box that breaks
-down is started once more.
+down, or of which nothing is heard for the seconds of --silence, is started once more.
 
 On a terminal and without CMD: a shell in the box, for as long as its user likes.
 """
 
 import argparse
+import math
 import shlex
 import shutil
 import subprocess
@@ -39,6 +40,7 @@ class Order(NamedTuple):
     command: Sequence[str]
     smp: int = 1
     limit_s: float = 900
+    silence_s: float = math.inf
     keep: bool = False
 
 
@@ -81,7 +83,7 @@ def _start(order: Order, made: Path, show: Show) -> int:
             said = box.boot()
         show(said)
         try:
-            code = _converse(box, stack) if terminal else box.relay(show, order.limit_s)
+            code = _converse(box, stack) if terminal else box.relay(show, order.limit_s, order.silence_s)
         except Left:
             return 0
         _bring_back(folder / FILES)
@@ -111,9 +113,10 @@ def _parse(arguments: Sequence[str]) -> Order:
     parser = argparse.ArgumentParser("tools/devtool kvmbox", description="Run a command where KVM works.")
     parser.add_argument("--smp", type=int, default=1, metavar="N", help="processors of the box (1)")
     parser.add_argument("--timeout", type=float, default=900, metavar="S", help="seconds for the command (900)")
+    parser.add_argument("--silence", type=float, default=math.inf, metavar="S", help="seconds without a word (any)")
     parser.add_argument("--keep", action="store_true", help="keep the box's disks and console log, and say where")
     parser.add_argument("command", nargs="*", metavar="CMD", help="what to run, behind `--` (on a terminal: a shell)")
     options = parser.parse_args(arguments)
     if not options.command and not own_terminal():
         parser.error("say what to run, behind `--`: a shell needs a terminal")
-    return Order(options.command, options.smp, options.timeout, options.keep)
+    return Order(options.command, options.smp, options.timeout, options.silence, options.keep)

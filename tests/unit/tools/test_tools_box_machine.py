@@ -74,6 +74,19 @@ def test_a_command_that_takes_too_long_ends_as_timeout_would_end_it(start: Start
     assert run(start("begin; echo one; exec sleep 600"), limit=0.1)[0] == 124
 
 
+def test_a_box_of_which_nothing_is_heard_is_broken(start: Start) -> None:
+    box = start("begin; echo one; exec sleep 600")
+    box.boot()
+    with pytest.raises(Broken, match=r"nothing has been heard of it for 1 s"):
+        box.relay(lambda said: None, 60, silence=1)
+
+
+def test_a_box_that_speaks_now_and_then_is_not(start: Start) -> None:
+    box = start("begin; for word in one two three; do echo $word; sleep 0.4; done; end 0")
+    box.boot()
+    assert box.relay(lambda said: None, 60, silence=30) == 0
+
+
 def test_a_box_that_does_not_boot_is_broken(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.box.machine._BOOT_LIMIT", 0.1)
     with pytest.raises(Broken, match="did not boot"):
